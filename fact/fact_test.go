@@ -19,7 +19,7 @@ func record(ids ...string) *rapid.Generator[*pb.Instance] {
 	return rapid.Custom(func(t *rapid.T) *pb.Instance {
 		return &pb.Instance{
 			InstanceId: rapid.SampledFrom(ids).Draw(t, "id"),
-			Spec:       &pb.InstanceSpec{Name: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name")},
+			Spec:       &pb.InstanceSpec{Name: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name"), MemoryLimitBytes: PageBytes},
 			NodeId:     rapid.SampledFrom([]string{"n1", "n2", "n3"}).Draw(t, "node"),
 			Status:     pb.InstanceStatus(rapid.Int32Range(1, 6).Draw(t, "status")),
 			Generation: rapid.Uint64Range(1, 3).Draw(t, "generation"),
@@ -96,7 +96,11 @@ func checkIndex(t *rapid.T, x *Index) {
 		byName += len(x.Named(name))
 	}
 	for _, node := range []string{"n1", "n2", "n3"} {
-		byNode += len(x.OnNode(node))
+		on := x.OnNode(node)
+		byNode += len(on)
+		if live := len(liveOnly(on)); x.Usage(node).Instances != live || x.Usage(node).Memory != uint64(live)*PageBytes {
+			t.Fatalf("%s: usage %+v, but %d live", node, x.Usage(node), live)
+		}
 	}
 	for _, n := range x.CountByStatus() {
 		byStatus += n

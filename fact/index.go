@@ -15,6 +15,13 @@ type Index struct {
 	byName map[string]map[string]struct{} // name → ids
 	byNode map[string]map[string]struct{} // node id → ids
 	count  map[pb.InstanceStatus]int
+	usage  map[string]Usage // node id → what its live instances take
+}
+
+// Usage is what the live instances of a node take up.
+type Usage struct {
+	Instances int
+	Memory    uint64 // the sum of their limits, in bytes
 }
 
 // NewIndex returns an empty index.
@@ -24,6 +31,7 @@ func NewIndex() *Index {
 		byName: map[string]map[string]struct{}{},
 		byNode: map[string]map[string]struct{}{},
 		count:  map[pb.InstanceStatus]int{},
+		usage:  map[string]Usage{},
 	}
 }
 
@@ -37,9 +45,7 @@ func (x *Index) Put(i *pb.Instance) bool {
 		x.unlink(old)
 	}
 	x.byID[i.GetInstanceId()] = i
-	link(x.byName, i.GetSpec().GetName(), i.GetInstanceId())
-	link(x.byNode, i.GetNodeId(), i.GetInstanceId())
-	x.count[i.GetStatus()]++
+	x.link(i)
 	return true
 }
 
@@ -80,6 +86,20 @@ func (x *Index) Named(name string) []*pb.Instance { return x.collect(x.byName[na
 
 // OnNode returns the records of a node, in no order.
 func (x *Index) OnNode(nodeID string) []*pb.Instance { return x.collect(x.byNode[nodeID]) }
+
+// Usage returns what the live instances of a node take up.
+func (x *Index) Usage(nodeID string) Usage { return x.usage[nodeID] }
+
+// Spread returns how many live instances of a name each node has; nodes without any are left out.
+func (x *Index) Spread(name string) map[string]int {
+	spread := map[string]int{}
+	for id := range x.byName[name] {
+		if i := x.byID[id]; Live(i.GetStatus()) {
+			spread[i.GetNodeId()]++
+		}
+	}
+	return spread
+}
 
 // CountByStatus returns how many records have each status; statuses without any are left out.
 func (x *Index) CountByStatus() map[pb.InstanceStatus]int {
@@ -185,7 +205,21 @@ func (x *Index) collect(ids map[string]struct{}) []*pb.Instance {
 	return found
 }
 
+func (x *Index) link(i *pb.Instance) {
+	link(x.byName, i.GetSpec().GetName(), i.GetInstanceId())
+	link(x.byNode, i.GetNodeId(), i.GetInstanceId())
+	x.count[i.GetStatus()]++
+	if Live(i.GetStatus()) {
+		u := x.usage[i.GetNodeId()]
+		x.usage[i.GetNodeId()] = Usage{u.Instances + 1, u.Memory + i.GetSpec().GetMemoryLimitBytes()}
+	}
+}
+
 func (x *Index) unlink(i *pb.Instance) {
+	if Live(i.GetStatus()) {
+		u := x.usage[i.GetNodeId()]
+		x.usage[i.GetNodeId()] = Usage{u.Instances - 1, u.Memory - i.GetSpec().GetMemoryLimitBytes()}
+	}
 	unlink(x.byName, i.GetSpec().GetName(), i.GetInstanceId())
 	unlink(x.byNode, i.GetNodeId(), i.GetInstanceId())
 	x.count[i.GetStatus()]--

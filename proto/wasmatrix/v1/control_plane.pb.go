@@ -789,7 +789,10 @@ type DrainNodeRequest struct {
 	// A node's name or id.
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Take a drain back.
-	Resume        bool `protobuf:"varint,2,opt,name=resume,proto3" json:"resume,omitempty"`
+	Resume bool `protobuf:"varint,2,opt,name=resume,proto3" json:"resume,omitempty"`
+	// The node asks for itself, because it is about to leave for good or for a restart: when it
+	// registers again it takes instances again.
+	Leave         bool `protobuf:"varint,3,opt,name=leave,proto3" json:"leave,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -834,6 +837,13 @@ func (x *DrainNodeRequest) GetNode() string {
 func (x *DrainNodeRequest) GetResume() bool {
 	if x != nil {
 		return x.Resume
+	}
+	return false
+}
+
+func (x *DrainNodeRequest) GetLeave() bool {
+	if x != nil {
+		return x.Leave
 	}
 	return false
 }
@@ -1145,7 +1155,9 @@ func (x *GetClusterStatusResponse) GetVersion() string {
 }
 
 type ListMembersRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Answer from this node's own knowledge, without asking the leader.
+	Local         bool `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1178,6 +1190,13 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
 	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListMembersRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
 }
 
 type ListMembersResponse struct {
@@ -1585,10 +1604,11 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x04load\x18\t \x01(\v2\x16.wasmatrix.v1.NodeLoadR\x04load\"A\n" +
 	"\x14ReportStatusResponse\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\">\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"T\n" +
 	"\x10DrainNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
-	"\x06resume\x18\x02 \x01(\bR\x06resume\"w\n" +
+	"\x06resume\x18\x02 \x01(\bR\x06resume\x12\x14\n" +
+	"\x05leave\x18\x03 \x01(\bR\x05leave\"w\n" +
 	"\x11DrainNodeResponse\x12,\n" +
 	"\x05moved\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\x05moved\x124\n" +
 	"\aunmoved\x18\x02 \x03(\v2\x1a.wasmatrix.v1.StartFailureR\aunmoved\"^\n" +
@@ -1619,8 +1639,9 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a<\n" +
 	"\x0eInstancesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x14\n" +
-	"\x12ListMembersRequest\"E\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"*\n" +
+	"\x12ListMembersRequest\x12\x14\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"E\n" +
 	"\x13ListMembersResponse\x12.\n" +
 	"\amembers\x18\x01 \x03(\v2\x14.wasmatrix.v1.MemberR\amembers\"\x9b\x03\n" +
 	"\x06Member\x12\x17\n" +

@@ -58,7 +58,7 @@ type ControlPlaneServiceClient interface {
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// GetClusterStatus returns the cluster at a glance.
 	GetClusterStatus(ctx context.Context, in *GetClusterStatusRequest, opts ...grpc.CallOption) (*GetClusterStatusResponse, error)
-	// ListMembers returns the nodes. It is served by the node that is asked, also without a leader.
+	// ListMembers returns the nodes: as the leader knows them, or without one as this node does.
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
 	// FollowLogs streams an instance's output from whichever node it is on. The node that is asked
 	// finds the agent and passes the stream on.
@@ -239,7 +239,7 @@ type ControlPlaneServiceServer interface {
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// GetClusterStatus returns the cluster at a glance.
 	GetClusterStatus(context.Context, *GetClusterStatusRequest) (*GetClusterStatusResponse, error)
-	// ListMembers returns the nodes. It is served by the node that is asked, also without a leader.
+	// ListMembers returns the nodes: as the leader knows them, or without one as this node does.
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
 	// FollowLogs streams an instance's output from whichever node it is on. The node that is asked
 	// finds the agent and passes the stream on.
