@@ -93,7 +93,15 @@ func TestIndexIsTheSameForAnyOrderOfArrival(t *testing.T) {
 func checkIndex(t *rapid.T, x *Index) {
 	byName, byNode, byStatus := 0, 0, 0
 	for _, name := range []string{"a", "b"} {
-		byName += len(x.Named(name))
+		named := x.Named(name)
+		byName += len(named)
+		spread := 0
+		for _, n := range x.Spread(name) {
+			spread += n
+		}
+		if live := len(liveOnly(named)); spread != live {
+			t.Fatalf("%s: spread over nodes adds up to %d, but %d live", name, spread, live)
+		}
 	}
 	for _, node := range []string{"n1", "n2", "n3"} {
 		on := x.OnNode(node)

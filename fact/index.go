@@ -2,6 +2,7 @@ package fact
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -15,7 +16,8 @@ type Index struct {
 	byName map[string]map[string]struct{} // name → ids
 	byNode map[string]map[string]struct{} // node id → ids
 	count  map[pb.InstanceStatus]int
-	usage  map[string]Usage // node id → what its live instances take
+	usage  map[string]Usage          // node id → what its live instances take
+	spread map[string]map[string]int // name → node id → live instances
 }
 
 // Usage is what the live instances of a node take up.
@@ -32,6 +34,7 @@ func NewIndex() *Index {
 		byNode: map[string]map[string]struct{}{},
 		count:  map[pb.InstanceStatus]int{},
 		usage:  map[string]Usage{},
+		spread: map[string]map[string]int{},
 	}
 }
 
@@ -91,15 +94,7 @@ func (x *Index) OnNode(nodeID string) []*pb.Instance { return x.collect(x.byNode
 func (x *Index) Usage(nodeID string) Usage { return x.usage[nodeID] }
 
 // Spread returns how many live instances of a name each node has; nodes without any are left out.
-func (x *Index) Spread(name string) map[string]int {
-	spread := map[string]int{}
-	for id := range x.byName[name] {
-		if i := x.byID[id]; Live(i.GetStatus()) {
-			spread[i.GetNodeId()]++
-		}
-	}
-	return spread
-}
+func (x *Index) Spread(name string) map[string]int { return maps.Clone(x.spread[name]) }
 
 // CountByStatus returns how many records have each status; statuses without any are left out.
 func (x *Index) CountByStatus() map[pb.InstanceStatus]int {
@@ -209,20 +204,36 @@ func (x *Index) link(i *pb.Instance) {
 	link(x.byName, i.GetSpec().GetName(), i.GetInstanceId())
 	link(x.byNode, i.GetNodeId(), i.GetInstanceId())
 	x.count[i.GetStatus()]++
-	if Live(i.GetStatus()) {
-		u := x.usage[i.GetNodeId()]
-		x.usage[i.GetNodeId()] = Usage{u.Instances + 1, u.Memory + i.GetSpec().GetMemoryLimitBytes()}
-	}
+	x.charge(i, 1)
 }
 
 func (x *Index) unlink(i *pb.Instance) {
-	if Live(i.GetStatus()) {
-		u := x.usage[i.GetNodeId()]
-		x.usage[i.GetNodeId()] = Usage{u.Instances - 1, u.Memory - i.GetSpec().GetMemoryLimitBytes()}
-	}
 	unlink(x.byName, i.GetSpec().GetName(), i.GetInstanceId())
 	unlink(x.byNode, i.GetNodeId(), i.GetInstanceId())
 	x.count[i.GetStatus()]--
+	x.charge(i, -1)
+}
+
+// charge adds a live instance to its node's account, or with n = -1 takes it off.
+func (x *Index) charge(i *pb.Instance, n int) {
+	if !Live(i.GetStatus()) {
+		return
+	}
+	name, node := i.GetSpec().GetName(), i.GetNodeId()
+	u := x.usage[node]
+	u.Instances += n
+	u.Memory += uint64(n) * i.GetSpec().GetMemoryLimitBytes() // wraps to a subtraction for -1
+	x.usage[node] = u
+	if x.spread[name] == nil {
+		x.spread[name] = map[string]int{}
+	}
+	x.spread[name][node] += n
+	if x.spread[name][node] == 0 {
+		delete(x.spread[name], node)
+	}
+	if len(x.spread[name]) == 0 {
+		delete(x.spread, name)
+	}
 }
 
 func link(m map[string]map[string]struct{}, key, id string) {
