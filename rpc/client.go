@@ -1,0 +1,137 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	// maxMessage is the most that one message may have, both ways. Modules and lists travel in chunks far
+	// below it; it bounds what one caller can make a node hold.
+	maxMessage = 64 << 20
+
+	// reconnectMax caps the wait between two attempts to connect: a restarted node is found again within it.
+	reconnectMax = 500 * time.Millisecond
+	// connectTimeout is how long one attempt may take: a lost SYN is sent again after 1 s. Calls wait for
+	// it, so it also bounds how long a host that vanished holds them.
+	connectTimeout = 2 * time.Second
+	// clientKeepalive is how long a silent connection goes unasked; gRPC takes no less than 10 s.
+	clientKeepalive = 10 * time.Second
+	// keepaliveTimeout is how long the answer may take: longer than the pauses of a busy 2-core host. On
+	// the client's side it also bounds unacknowledged data (TCP_USER_TIMEOUT).
+	keepaliveTimeout = 5 * time.Second
+	// clientIdle closes connections without calls. Without it a peer that is gone is redialed for ever.
+	clientIdle = 5 * time.Minute
+
+	retryStart = 50 * time.Millisecond
+	retryMax   = 500 * time.Millisecond
+)
+
+// Dial makes a client connection to a node. It connects at the first call, and again whenever it has to.
+func Dial(addr string) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           grpcbackoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},
+			MinConnectTimeout: connectTimeout,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientKeepalive, Timeout: keepaliveTimeout}),
+		grpc.WithIdleTimeout(clientIdle),
+		grpc.WithChainUnaryInterceptor(correlateUnary),
+		grpc.WithChainStreamInterceptor(correlateStream),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("address of node %q: %w", addr, err)
+	}
+	return conn, nil
+}
+
+// Retry repeats op, with backoff and jitter, while its error is retryable and ctx has not ended. op
+// must be safe to repeat. When ctx ends Retry returns the last error that says what is wrong, not
+// that time ran out, unless there is no other.
+func Retry(ctx context.Context, op func(context.Context) error) error {
+	var (
+		last     error // the newest error that is about the cluster, not about ctx
+		attempts int
+	)
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		attempts++
+		err := op(ctx)
+		switch {
+		case err == nil:
+			return struct{}{}, nil
+		case !Retryable(err) && !(CodeOf(err) == Timeout && ctx.Err() != nil && last != nil):
+			last = err
+			return struct{}{}, backoff.Permanent(err)
+		case ctx.Err() == nil || last == nil:
+			last = err
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(&backoff.ExponentialBackOff{
+		InitialInterval:     retryStart,
+		RandomizationFactor: backoff.DefaultRandomizationFactor,
+		Multiplier:          2,
+		MaxInterval:         retryMax,
+	}), backoff.WithMaxElapsedTime(0))
+	if err == nil {
+		return nil
+	}
+	_ = errors.Is
+	if ctx.Err() == nil || attempts == 1 {
+		return last
+	}
+	return FromError(last).With("attempts", strconv.Itoa(attempts))
+}
+
+// Peers keeps one client connection per address, for calls between nodes.
+type Peers struct {
+	mu     sync.Mutex // guards what follows
+	conns  map[string]*grpc.ClientConn
+	closed bool
+}
+
+// NewPeers returns an empty cache.
+func NewPeers() *Peers { return &Peers{conns: make(map[string]*grpc.ClientConn)} }
+
+// Conn returns the connection to addr, which connects at its first call. It is shared: whoever gets
+// it must not close it.
+func (p *Peers) Conn(addr string) (*grpc.ClientConn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, Errorf(CommunicationFailure, "connection to %s: this node is shutting down", addr)
+	}
+	if conn, ok := p.conns[addr]; ok {
+		return conn, nil
+	}
+	conn, err := Dial(addr)
+	if err != nil {
+		return nil, err
+	}
+	p.conns[addr] = conn
+	return conn, nil
+}
+
+// Close closes all connections; calls on them fail.
+func (p *Peers) Close() error {
+	p.mu.Lock()
+	conns := p.conns
+	p.conns, p.closed = nil, true
+	p.mu.Unlock()
+	var errs []error
+	for _, conn := range conns {
+		errs = append(errs, conn.Close())
+	}
+	return errors.Join(errs...)
+}
