@@ -1,0 +1,420 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/wasmatrix/wasmatrix/cluster"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+const (
+	// At most so many agents are asked at once: all lists at the same time would be a stampede.
+	collectAtOnce = 32
+	// How long one agent may take to answer with all that it has.
+	collectTimeout = 5 * time.Second
+	// How soon an agent that did not answer is asked again.
+	collectAgain = 100 * time.Millisecond
+)
+
+// lead is one term of leadership, from the barrier to its end.
+type lead struct {
+	ctx   context.Context // ends with the leadership
+	fence *pb.Fence
+	// Closed when the view is rebuilt as far as it will be.
+	recovered chan struct{}
+
+	mu sync.Mutex // guards all below
+
+	answered map[string]struct{}   // ids of nodes that know this leader and whose facts it has
+	gone     map[string]struct{}   // ids of nodes that refused the connection: nothing runs there
+	asking   map[string]struct{}   // ids of nodes that are being asked now
+	starts   map[string]*startCall // by instance id; starts under way
+	stopping map[string]int        // by instance id; stops under way, which no move may undo
+	seen     map[string]string     // node id → the state last seen, for events
+}
+
+// Run follows the leadership of the cluster until ctx ends, and leads while it is this node's.
+func (s *Server) Run(ctx context.Context) error {
+	var term uint64
+	stop := func() {}
+	defer func() { stop() }()
+	for {
+		changed := s.cluster.Changed()
+		now := s.cluster.Leadership()
+		switch {
+		case !now.Self && term != 0:
+			stop()
+			stop, term = func() {}, 0
+		case now.Self && now.Term != term:
+			stop()
+			stop, term = s.startLeading(ctx, now.Term), now.Term
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// startLeading leads in the background; the function it returns ends that and waits.
+func (s *Server) startLeading(ctx context.Context, term uint64) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.leadTerm(ctx, term)
+	}()
+	return func() { cancel(); <-done }
+}
+
+func (s *Server) leadTerm(ctx context.Context, term uint64) {
+	began := time.Now()
+	log := s.cfg.Log.With("term", term)
+	if err := s.cluster.Barrier(ctx); err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		log.Warn("could not finish taking over; handing leadership on", "err", err)
+		if err := s.cluster.TransferLeadership(ctx); err != nil {
+			log.Error("could not hand leadership on", "err", err)
+		}
+		return
+	}
+	l := &lead{
+		ctx:       ctx,
+		fence:     &pb.Fence{Term: term, LeaderId: s.cfg.NodeID, LeaderAddr: s.cfg.RPCAddr},
+		recovered: make(chan struct{}),
+		answered:  map[string]struct{}{},
+		gone:      map[string]struct{}{},
+		asking:    map[string]struct{}{},
+		starts:    map[string]*startCall{},
+		stopping:  map[string]int{},
+		seen:      map[string]string{},
+	}
+	s.setLead(l)
+	defer s.setLead(nil)
+	s.clusterEvent("leader.elected", s.cfg.NodeID, s.cfg.NodeName, nil)
+
+	var g errgroup.Group
+	g.Go(func() error { s.collect(l); return nil })
+	g.Go(func() error { s.stopDoubles(l); return nil })
+	g.Go(func() error { s.watchMembers(l); return nil })
+	select {
+	case <-l.recovered:
+		log.Info("leading", "duration", time.Since(began), "missing", s.missing(l))
+	case <-ctx.Done():
+	}
+	_ = g.Wait() // its parts end with ctx and return nothing
+	log.Info("no longer leading")
+}
+
+func (s *Server) setLead(l *lead) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lead = l
+}
+
+// recovering says whether the view is still being rebuilt.
+func (l *lead) recovering() bool {
+	select {
+	case <-l.recovered:
+		return false
+	default:
+		return true
+	}
+}
+
+// waitRecovered waits until the view is rebuilt.
+func (l *lead) waitRecovered(ctx context.Context) error {
+	select {
+	case <-l.recovered:
+		return nil
+	case <-ctx.Done():
+		return rpc.Errorf(rpc.Timeout, "the new leader is still asking the agents what they run: %w", ctx.Err())
+	case <-l.ctx.Done():
+		return rpc.Errorf(rpc.NoLeader, "the leader changed; try again")
+	}
+}
+
+func (l *lead) hasAnswered(nodeID string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.answered[nodeID]
+	return ok
+}
+
+// missing returns the names of nodes in the cluster that have not answered this leader.
+func (s *Server) missing(l *lead) []string {
+	var names []string
+	for _, m := range s.cluster.Members() {
+		if reachable(m) && !l.hasAnswered(m.NodeID) {
+			names = append(names, m.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// collect raises the term at every agent and asks what it runs, until the leadership ends: first
+// all that are there, then whoever joins, returns or did not answer. It closes recovered when all
+// live nodes have answered, or refused the connection, or the recovery window is over.
+func (s *Server) collect(l *lead) {
+	window := time.NewTimer(s.cfg.RecoveryWindow)
+	defer window.Stop()
+	again := time.NewTicker(collectAgain)
+	defer again.Stop()
+	var g errgroup.Group
+	g.SetLimit(collectAtOnce)
+	defer func() { _ = g.Wait() }() // asks return nothing: what failed is asked again
+
+	recovered := sync.OnceFunc(func() { close(l.recovered) })
+	answered := make(chan struct{}, 1) // a token is enough: the loop looks at all
+	for {
+		changed := s.cluster.Changed()
+		pending := 0
+		for _, m := range s.toAsk(l) {
+			pending++
+			if !l.beginAsking(m.NodeID) {
+				continue
+			}
+			ask := func() error {
+				s.ask(l, m)
+				select {
+				case answered <- struct{}{}:
+				default:
+				}
+				return nil
+			}
+			if !g.TryGo(ask) {
+				l.endAsking(m.NodeID)
+			}
+		}
+		if pending == 0 {
+			recovered()
+		}
+		select {
+		case <-answered:
+		case <-changed:
+		case <-again.C:
+		case <-window.C:
+			recovered()
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+// toAsk returns the members that are there and have not answered yet. During recovery a node that
+// refuses connections is not waited for; it is asked again later, as it may come back.
+func (s *Server) toAsk(l *lead) []cluster.Member {
+	recovering := l.recovering()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ask []cluster.Member
+	for _, m := range s.cluster.Members() {
+		if !reachable(m) {
+			// It has to answer anew when it comes back: it may have heard another leader meanwhile.
+			delete(l.answered, m.NodeID)
+			delete(l.gone, m.NodeID)
+			continue
+		}
+		_, answered := l.answered[m.NodeID]
+		_, gone := l.gone[m.NodeID]
+		if !answered && (!gone || !recovering) {
+			ask = append(ask, m)
+		}
+	}
+	return ask
+}
+
+func (l *lead) beginAsking(nodeID string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, already := l.asking[nodeID]; already {
+		return false
+	}
+	l.asking[nodeID] = struct{}{}
+	return true
+}
+
+func (l *lead) endAsking(nodeID string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.asking, nodeID)
+}
+
+// ask takes one agent's list into the view. After a failure it holds the agent's place for a
+// moment, so that it is not asked again at once.
+func (s *Server) ask(l *lead, m cluster.Member) {
+	defer l.endAsking(m.NodeID)
+	ctx, cancel := context.WithTimeout(l.ctx, collectTimeout)
+	defer cancel()
+	err := s.pullFrom(ctx, l.fence, m)
+	if l.ctx.Err() != nil {
+		return
+	}
+	l.noteAnswer(m.NodeID, err)
+	if err == nil {
+		return
+	}
+	s.cfg.Log.Debug("an agent did not say what it runs; asking again", "node", m.Name, "addr", m.RPCAddr, "err", err)
+	pause := time.NewTimer(collectAgain)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-l.ctx.Done():
+	}
+}
+
+func (l *lead) noteAnswer(nodeID string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err == nil:
+		l.answered[nodeID] = struct{}{}
+		delete(l.gone, nodeID)
+	case refusedConnection(err):
+		l.gone[nodeID] = struct{}{}
+	}
+}
+
+// pullFrom asks one agent for its list, unless the view has it already.
+func (s *Server) pullFrom(ctx context.Context, fence *pb.Fence, m cluster.Member) error {
+	agent, err := s.agent(m)
+	if err != nil {
+		return err
+	}
+	known := s.view.position(m.NodeID)
+	stream, err := agent.ListInstances(ctx, &pb.NodeAgentServiceListInstancesRequest{
+		Fence: fence, HaveBootId: known.BootID, HaveSeq: known.Seq,
+	})
+	if err != nil {
+		return err
+	}
+	var at position
+	var all []*pb.Instance
+	for {
+		page, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if page.GetUnchanged() {
+			return nil
+		}
+		at = position{page.GetBootId(), page.GetSeq()}
+		all = append(all, page.GetInstances()...)
+	}
+	if at.BootID == "" {
+		return errors.New("the agent's list has no boot id")
+	}
+	s.view.replace(m.NodeID, at, all)
+	return nil
+}
+
+// refusedConnection says whether nobody listens at the address: the process is not there. gRPC
+// passes the cause of an unavailable peer on as text only.
+func refusedConnection(err error) bool {
+	return status.Code(err) == codes.Unavailable && strings.Contains(err.Error(), "connection refused")
+}
+
+// stopDoubles stops instances that run with better right elsewhere, as long as this node leads.
+func (s *Server) stopDoubles(l *lead) {
+	if l.waitRecovered(l.ctx) != nil { // before, the better right may be still unknown
+		return
+	}
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		doubles, changed := s.view.doubled()
+		byNode := map[string][]*pb.Instance{}
+		for _, i := range doubles {
+			byNode[i.GetNodeId()] = append(byNode[i.GetNodeId()], i)
+		}
+		for _, nodeID := range slices.Sorted(maps.Keys(byNode)) {
+			s.stopDoublesOn(l, nodeID, byNode[nodeID])
+		}
+		if len(doubles) > 0 { // some may have failed: look again, but not at once
+			changed = nil
+		}
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) stopDoublesOn(l *lead, nodeID string, doubles []*pb.Instance) {
+	m, ok := s.member(nodeID)
+	if !ok || !reachable(m) {
+		return // it is told when it is back
+	}
+	if err := s.orderStop(l.ctx, l, m, ids(doubles), true); err != nil {
+		s.cfg.Log.Warn("an instance that runs elsewhere by now could not be stopped; trying again", "node", m.Name, "err", err)
+		return
+	}
+	for _, i := range doubles {
+		s.view.settled(i)
+		s.cfg.Log.Info("stopped an instance that runs elsewhere by now", "instance_id", i.GetInstanceId(), "node", m.Name)
+	}
+}
+
+// watchMembers turns changes of membership into events and metadata, as long as this node leads.
+func (s *Server) watchMembers(l *lead) {
+	first := true
+	for {
+		changed := s.cluster.Changed()
+		for _, m := range s.cluster.Members() {
+			before, known := l.seen[m.NodeID]
+			l.seen[m.NodeID] = m.State
+			if before == m.State || (first && reachable(m)) {
+				continue
+			}
+			s.memberChanged(l, m, known && reachableState(before), first)
+		}
+		first = false
+		select {
+		case <-changed:
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+func reachableState(state string) bool { return state == "alive" || state == "suspect" }
+
+func (s *Server) memberChanged(l *lead, m cluster.Member, wasThere, first bool) {
+	switch m.State {
+	case "alive":
+		if !wasThere {
+			s.clusterEvent("node.joined", m.NodeID, m.Name, map[string]string{"rpc_addr": m.RPCAddr})
+		}
+	case "left":
+		if n, ok := s.fsm.Node(m.NodeID); ok && n.GetState() != pb.NodeState_NODE_STATE_LEFT {
+			cmd := &pb.Command{Op: &pb.Command_SetNodeState{SetNodeState: &pb.SetNodeState{NodeId: m.NodeID, State: pb.NodeState_NODE_STATE_LEFT}}}
+			if err := s.cluster.Apply(l.ctx, cmd); err != nil {
+				s.cfg.Log.Warn("could not note that a node left", "node", m.Name, "err", err)
+			}
+		}
+		if !first {
+			s.clusterEvent("node.left", m.NodeID, m.Name, nil)
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/wasmatrix/wasmatrix/fact"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/raftfsm"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+// RegisterNode writes a node into the metadata, or refuses it and says why.
+func (s *Server) RegisterNode(ctx context.Context, req *pb.RegisterNodeRequest) (*pb.RegisterNodeResponse, error) {
+	l, err := s.leading()
+	if err != nil {
+		return nil, err
+	}
+	node := req.GetNode()
+	if !fact.ValidID(node.GetNodeId()) || !fact.ValidName(node.GetName()) {
+		return nil, rpc.Errorf(rpc.InvalidRequest, "node %q (%s): want a name of 1 to 64 letters, digits, dots, dashes or underscores, and a UUID", node.GetName(), node.GetNodeId())
+	}
+	ours := s.cluster.ClusterID()
+	if theirs := req.GetClusterId(); theirs != "" && theirs != ours {
+		return nil, rpc.Errorf(rpc.InvalidRequest, "node %q belongs to cluster %s, and this is cluster %s; empty its data dir to let it join this one", node.GetName(), theirs, ours)
+	}
+	known, ok := s.fsm.Node(node.GetNodeId())
+	if !ok || !sameRegistration(known, node) {
+		err := s.cluster.Apply(ctx, &pb.Command{Op: &pb.Command_PutNode{PutNode: &pb.PutNode{Node: node}}})
+		var taken *raftfsm.NameTakenError
+		switch {
+		case errors.As(err, &taken):
+			return nil, rpc.Errorf(rpc.InvalidRequest, "%w", taken)
+		case err != nil:
+			return nil, fmt.Errorf("register node %q: %w", node.GetName(), err)
+		}
+		if known, ok = s.fsm.Node(node.GetNodeId()); !ok {
+			return nil, rpc.Errorf(rpc.Internal, "node %q was registered, but the metadata does not hold it", node.GetName())
+		}
+	}
+	return &pb.RegisterNodeResponse{ClusterId: ours, Epoch: known.GetEpoch(), Term: l.fence.GetTerm()}, nil
+}
+
+// sameRegistration says whether the metadata has already what a node says of itself.
+func sameRegistration(known, said *pb.Node) bool {
+	if known.GetState() == pb.NodeState_NODE_STATE_LEFT { // it is back, and active with its registration
+		return false
+	}
+	k := proto.CloneOf(known)
+	k.Epoch, k.State = said.GetEpoch(), said.GetState()
+	return proto.Equal(k, said)
+}

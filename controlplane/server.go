@@ -1,0 +1,148 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/wasmatrix/wasmatrix/cluster"
+	"github.com/wasmatrix/wasmatrix/fact"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/raftfsm"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+// Config is what a control plane is told about its node.
+type Config struct {
+	NodeID   string
+	NodeName string
+	// Where this node serves gRPC, as others dial it.
+	RPCAddr string
+	Version string
+	// How long a new leader waits for agents that do not answer. Default 2 s (DESIGN section 4).
+	RecoveryWindow time.Duration
+	Log            *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.RecoveryWindow == 0 {
+		c.RecoveryWindow = 2 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// EventRecorder takes an event of this node into the stream that all voters hear.
+type EventRecorder interface {
+	RecordEvent(e *pb.Event)
+}
+
+// Server is one node's part of the control plane: it gathers facts while it is a voter, and acts on
+// them while it leads.
+type Server struct {
+	pb.UnimplementedControlPlaneServiceServer
+
+	cfg     Config
+	cluster *cluster.Cluster
+	fsm     *raftfsm.FSM
+	peers   *rpc.Peers
+	record  EventRecorder
+
+	view      *view
+	events    *eventLog
+	reporters reporters
+
+	mu   sync.Mutex // guards lead
+	lead *lead      // nil while this node does not lead
+}
+
+// New returns a control plane that does nothing before Run.
+func New(cfg Config, c *cluster.Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, record EventRecorder) *Server {
+	return &Server{
+		cfg:     cfg.withDefaults(),
+		cluster: c,
+		fsm:     fsm,
+		peers:   peers,
+		record:  record,
+		view:    newView(),
+		events:  newEventLog(),
+	}
+}
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(g *grpc.Server) { pb.RegisterControlPlaneServiceServer(g, s) }
+
+// leading returns the present leadership, or NO_LEADER where this node does not lead (yet).
+func (s *Server) leading() (*lead, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead == nil {
+		return nil, s.notLeading()
+	}
+	return s.lead, nil
+}
+
+func (s *Server) notLeading() error {
+	return rpc.Errorf(rpc.NoLeader, "node %s does not lead the cluster now; the next leader will answer, try again", s.cfg.NodeName)
+}
+
+// agent returns a client of a node's agent.
+func (s *Server) agent(m cluster.Member) (pb.NodeAgentServiceClient, error) {
+	conn, err := s.peers.Conn(m.RPCAddr)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", m.Name, err)
+	}
+	return pb.NewNodeAgentServiceClient(conn), nil
+}
+
+// member returns what gossip knows of a node.
+func (s *Server) member(nodeID string) (cluster.Member, bool) {
+	for _, m := range s.cluster.Members() {
+		if m.NodeID == nodeID {
+			return m, true
+		}
+	}
+	return cluster.Member{}, false
+}
+
+// nodeID returns the id of the node that a name or id stands for.
+func (s *Server) nodeID(ref string) (string, error) {
+	for _, n := range s.fsm.Nodes() {
+		if n.GetNodeId() == ref || n.GetName() == ref {
+			return n.GetNodeId(), nil
+		}
+	}
+	return "", rpc.Errorf(rpc.NodeNotFound, "no node has the name or id %q; see wasmatrix members", ref)
+}
+
+// reachable says whether a node is worth a call: gossip does not think it dead or gone.
+func reachable(m cluster.Member) bool { return m.State == "alive" || m.State == "suspect" }
+
+// notFound turns the errors of a reference into those of the contract.
+func refError(err error) error {
+	switch e := err.(type) {
+	case *fact.NotFoundError:
+		return rpc.Errorf(rpc.InstanceNotFound, "%w", e)
+	case *fact.AmbiguousError:
+		return rpc.Errorf(rpc.InvalidRequest, "%w", e)
+	}
+	return err
+}
+
+// clusterEvent tells all voters of something that happened to the cluster.
+func (s *Server) clusterEvent(kind, nodeID, name string, details map[string]string) {
+	s.record.RecordEvent(&pb.Event{Type: kind, NodeId: nodeID, Name: name, Details: details})
+}
+
+// whileLeading returns a context that ends with the call or with the leadership, whichever is first.
+func whileLeading(ctx context.Context, l *lead) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(l.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}

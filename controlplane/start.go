@@ -1,0 +1,307 @@
+package controlplane
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/wasmatrix/wasmatrix/cluster"
+	"github.com/wasmatrix/wasmatrix/fact"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+// maxStarts is how many instances one request may start.
+const maxStarts = 1000
+
+// startCall is one start under way. A retry of the same id waits for it instead of starting again.
+type startCall struct {
+	done     chan struct{} // closed when the outcome is there
+	instance *pb.Instance
+	failure  *pb.StartFailure
+}
+
+// StartInstance places the instances, all or none, and has their agents start them.
+func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest) (*pb.StartInstanceResponse, error) {
+	l, err := s.leading()
+	if err != nil {
+		return nil, err
+	}
+	if err := validateStart(req); err != nil {
+		return nil, err
+	}
+	ctx, cancel := whileLeading(ctx, l)
+	defer cancel()
+	if s.anyUnknown(req.GetInstanceIds()) {
+		if err := l.waitRecovered(ctx); err != nil {
+			return nil, err
+		}
+	}
+	calls, mine, err := s.reserveStarts(l, req)
+	if err != nil {
+		return nil, err
+	}
+	s.carryOut(ctx, l, req, calls, mine)
+
+	resp := &pb.StartInstanceResponse{}
+	for _, id := range req.GetInstanceIds() {
+		call := calls[id]
+		select {
+		case <-call.done:
+		case <-ctx.Done():
+			return nil, rpc.Errorf(rpc.Timeout, "instance %s is still being started: %w", id, ctx.Err())
+		}
+		switch {
+		case call.failure != nil && rpc.Retryable(rpc.Errorf(rpc.Code(call.failure.GetErrorCode()), "")):
+			// The call's own error, so that the client asks again with the same ids.
+			return nil, rpc.Errorf(rpc.Code(call.failure.GetErrorCode()), "instance %s: %s", id, call.failure.GetMessage())
+		case call.failure != nil:
+			resp.Failures = append(resp.Failures, call.failure)
+		default:
+			resp.Instances = append(resp.Instances, call.instance)
+		}
+	}
+	return resp, nil
+}
+
+func validateStart(req *pb.StartInstanceRequest) error {
+	if err := fact.ValidateSpec(req.GetSpec()); err != nil {
+		return rpc.Errorf(rpc.InvalidRequest, "%w", err)
+	}
+	n := len(req.GetInstanceIds())
+	if n == 0 || n > maxStarts {
+		return rpc.Errorf(rpc.InvalidRequest, "%d instances in one request: want from 1 to %d", n, maxStarts)
+	}
+	seen := make(map[string]struct{}, n)
+	for _, id := range req.GetInstanceIds() {
+		if !fact.ValidID(id) {
+			return rpc.Errorf(rpc.InvalidRequest, "instance id %q is not a UUID in lower case", id)
+		}
+		if _, twice := seen[id]; twice {
+			return rpc.Errorf(rpc.InvalidRequest, "instance id %s is in the request twice", id)
+		}
+		seen[id] = struct{}{}
+	}
+	return nil
+}
+
+func (s *Server) anyUnknown(ids []string) bool {
+	return slices.ContainsFunc(ids, func(id string) bool { return s.view.get(id) == nil })
+}
+
+// reserveStarts finds what is known of each id, and for the others chooses nodes and counts them
+// there at once. mine are the reservations that the caller has to carry out.
+func (s *Server) reserveStarts(l *lead, req *pb.StartInstanceRequest) (calls map[string]*startCall, mine []*pb.Instance, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	calls = make(map[string]*startCall, len(req.GetInstanceIds()))
+	var fresh []string
+	for _, id := range req.GetInstanceIds() {
+		known := s.view.get(id)
+		switch {
+		case l.starts[id] != nil:
+			calls[id] = l.starts[id]
+		case known == nil:
+			fresh = append(fresh, id)
+		case provisional(known) && s.orderable(known.GetNodeId()):
+			// An earlier order's outcome is unknown: the same node is asked again, which is safe.
+			mine = append(mine, known)
+		case provisional(known):
+			s.view.release(id, known.GetNodeId())
+			fresh = append(fresh, id)
+		default:
+			calls[id] = finished(known)
+		}
+	}
+	if len(fresh) > 0 {
+		chosen, err := place(s.candidatesLocked(l, req.GetSpec().GetName(), ""), req.GetSpec(), len(fresh))
+		if err != nil {
+			return nil, nil, rpc.Errorf(rpc.ResourceExhausted, "%w", err)
+		}
+		for n, id := range fresh {
+			mine = append(mine, reservation(id, req.GetSpec(), chosen[n], 1))
+		}
+	}
+	for _, i := range mine {
+		s.view.reserve(i)
+		call := &startCall{done: make(chan struct{})}
+		l.starts[i.GetInstanceId()] = call
+		calls[i.GetInstanceId()] = call
+	}
+	return calls, mine, nil
+}
+
+func finished(i *pb.Instance) *startCall {
+	done := make(chan struct{})
+	close(done)
+	return &startCall{done: done, instance: i}
+}
+
+func reservation(id string, spec *pb.InstanceSpec, on candidate, generation uint64) *pb.Instance {
+	return &pb.Instance{
+		InstanceId: id, Spec: spec, NodeId: on.NodeID, NodeName: on.Name, Generation: generation,
+		Status:     pb.InstanceStatus_INSTANCE_STATUS_STARTING,
+		Durability: pb.Durability_DURABILITY_LOCAL,
+		CreatedAt:  timestamppb.Now(),
+		PlacedAt:   endOfTime,
+	}
+}
+
+// candidatesLocked describes all registered nodes to placement; l.mu is held, so that two requests
+// don't take the same room. except is the id of a node that must not be chosen, or empty.
+func (s *Server) candidatesLocked(l *lead, name, except string) []candidate {
+	members := map[string]cluster.Member{}
+	for _, m := range s.cluster.Members() {
+		members[m.NodeID] = m
+	}
+	s.view.mu.RLock()
+	defer s.view.mu.RUnlock()
+	spread := s.view.index.Spread(name)
+	var all []candidate
+	for _, n := range s.fsm.Nodes() {
+		if n.GetState() == pb.NodeState_NODE_STATE_LEFT || n.GetNodeId() == except {
+			continue
+		}
+		usage := s.view.index.Usage(n.GetNodeId())
+		c := candidate{
+			NodeID: n.GetNodeId(), Name: n.GetName(), Labels: n.GetLabels(),
+			Instances: usage.Instances, Memory: usage.Memory,
+			MaxInstances: int(n.GetLimits().GetMaxInstances()), MaxMemory: n.GetLimits().GetMaxMemoryBytes(),
+			SameName: spread[n.GetNodeId()],
+		}
+		m, known := members[n.GetNodeId()]
+		_, answered := l.answered[n.GetNodeId()]
+		switch {
+		case n.GetState() == pb.NodeState_NODE_STATE_DRAINING:
+			c.Refusal = "it is draining"
+		case !known || m.State != "alive":
+			c.Refusal = "it is not alive"
+		case !answered: // what it carries is unknown, never free (DESIGN section 4)
+			c.Refusal = "it has not told this leader yet what it runs"
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+func (s *Server) orderable(nodeID string) bool {
+	m, ok := s.member(nodeID)
+	return ok && reachable(m)
+}
+
+// carryOut sends the reservations to their agents, a node at a time in parallel, and settles their
+// calls.
+func (s *Server) carryOut(ctx context.Context, l *lead, req *pb.StartInstanceRequest, calls map[string]*startCall, mine []*pb.Instance) {
+	byNode := map[string][]*pb.Instance{}
+	for _, i := range mine {
+		byNode[i.GetNodeId()] = append(byNode[i.GetNodeId()], i)
+	}
+	sources := s.moduleSources(req.GetModuleNodeIds())
+	var wg sync.WaitGroup
+	for nodeID, reserved := range byNode {
+		wg.Go(func() {
+			outcome := s.orderStart(ctx, l, nodeID, req.GetSpec(), startOrders(reserved), sources)
+			for _, i := range reserved {
+				s.settle(l, calls[i.GetInstanceId()], i, outcome)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func startOrders(reserved []*pb.Instance) []*pb.StartOrder {
+	orders := make([]*pb.StartOrder, 0, len(reserved))
+	for _, i := range reserved {
+		orders = append(orders, &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: i.GetGeneration()})
+	}
+	return orders
+}
+
+// startOutcome is what came of one order to one agent.
+type startOutcome struct {
+	instances map[string]*pb.Instance
+	failures  map[string]*pb.StartFailure
+	err       error // the order's own, where the agent did not answer it
+}
+
+// orderStart has an agent start instances.
+func (s *Server) orderStart(ctx context.Context, l *lead, nodeID string, spec *pb.InstanceSpec, orders []*pb.StartOrder, sources []*pb.ModuleSource) startOutcome {
+	m, ok := s.member(nodeID)
+	if !ok {
+		return startOutcome{err: rpc.Errorf(rpc.CommunicationFailure, "node %s is gone", nodeID)}
+	}
+	agent, err := s.agent(m)
+	if err != nil {
+		return startOutcome{err: err}
+	}
+	resp, err := agent.StartInstance(ctx, &pb.NodeAgentServiceStartInstanceRequest{
+		Fence: l.fence, Spec: spec, Orders: orders, ModuleSources: sources,
+	})
+	if err != nil {
+		return startOutcome{err: err}
+	}
+	out := startOutcome{instances: map[string]*pb.Instance{}, failures: map[string]*pb.StartFailure{}}
+	for _, i := range resp.GetInstances() {
+		out.instances[i.GetInstanceId()] = i
+	}
+	for _, f := range resp.GetFailures() {
+		out.failures[f.GetInstanceId()] = f
+	}
+	return out
+}
+
+// settle notes the outcome of one start and lets go of those who wait for it.
+func (s *Server) settle(l *lead, call *startCall, reserved *pb.Instance, out startOutcome) {
+	id, nodeID := reserved.GetInstanceId(), reserved.GetNodeId()
+	switch {
+	case out.instances[id] != nil:
+		call.instance = out.instances[id]
+		s.view.put(call.instance)
+	case out.failures[id] != nil:
+		call.failure = out.failures[id]
+		s.view.release(id, nodeID)
+	case out.err != nil:
+		e := rpc.FromError(out.err)
+		if l.ctx.Err() != nil { // cut short by the end of the leadership
+			e = rpc.FromError(s.notLeading())
+		}
+		call.failure = &pb.StartFailure{InstanceId: id, ErrorCode: string(e.Code), Message: "node " + reserved.GetNodeName() + ": " + e.Message}
+		if !outcomeUnknown(e.Code) {
+			s.view.release(id, nodeID)
+		}
+	default:
+		call.failure = &pb.StartFailure{InstanceId: id, ErrorCode: string(rpc.Internal), Message: "node " + reserved.GetNodeName() + " did not say what became of it"}
+	}
+	l.mu.Lock()
+	delete(l.starts, id)
+	l.mu.Unlock()
+	close(call.done)
+}
+
+// outcomeUnknown says whether an order that ended with this code may have been carried out all the
+// same. Its reservation stays, so that a retry of the id goes to the same node.
+func outcomeUnknown(c rpc.Code) bool {
+	return c == rpc.CommunicationFailure || c == rpc.Timeout || c == rpc.Internal || c == rpc.NoLeader
+}
+
+// moduleSources lists the nodes that may hold a module: those named first, then the voters.
+func (s *Server) moduleSources(named []string) []*pb.ModuleSource {
+	var sources []*pb.ModuleSource
+	for _, id := range uniqueStrings(append(slices.Clone(named), s.cluster.Voters()...)) {
+		if m, ok := s.member(id); ok && reachable(m) {
+			sources = append(sources, &pb.ModuleSource{NodeId: id, RpcAddr: m.RPCAddr})
+		}
+	}
+	return sources
+}
+
+func uniqueStrings(all []string) []string {
+	seen := map[string]struct{}{}
+	return slices.DeleteFunc(all, func(s string) bool {
+		_, twice := seen[s]
+		seen[s] = struct{}{}
+		return twice
+	})
+}

@@ -1,0 +1,197 @@
+package controlplane
+
+import (
+	"context"
+	"sync"
+
+	"github.com/wasmatrix/wasmatrix/cluster"
+	"github.com/wasmatrix/wasmatrix/fact"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+// StopInstance stops what the references stand for. Those that have ended already are answered as
+// they are. If a node can't be reached, the others are stopped all the same, and the error says
+// which instances may still run.
+func (s *Server) StopInstance(ctx context.Context, req *pb.StopInstanceRequest) (*pb.StopInstanceResponse, error) {
+	l, err := s.leading()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := whileLeading(ctx, l)
+	defer cancel()
+	wanted, err := s.resolveRefs(ctx, l, req.GetRefs())
+	if err != nil {
+		return nil, err
+	}
+	l.beginStops(wanted)
+	defer l.endStops(wanted)
+	resp := &pb.StopInstanceResponse{}
+	byNode := map[string][]*pb.Instance{}
+	for _, i := range wanted {
+		if err := l.waitStarted(ctx, i.GetInstanceId()); err != nil {
+			return nil, err
+		}
+		if now := s.view.get(i.GetInstanceId()); now != nil { // it may have moved or ended meanwhile
+			i = now
+		}
+		if fact.Live(i.GetStatus()) {
+			byNode[i.GetNodeId()] = append(byNode[i.GetNodeId()], i)
+		} else {
+			resp.Instances = append(resp.Instances, i)
+		}
+	}
+	stopped, err := s.stopOnNodes(ctx, l, byNode)
+	resp.Instances = append(resp.Instances, stopped...)
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// resolveRefs returns what the references stand for, each instance once. A reference to nothing may
+// be to something that the new leader has not heard of yet, so then it waits.
+func (s *Server) resolveRefs(ctx context.Context, l *lead, refs []string) ([]*pb.Instance, error) {
+	if len(refs) == 0 {
+		return nil, rpc.Errorf(rpc.InvalidRequest, "nothing to stop: give at least one id or name")
+	}
+	var found []*pb.Instance
+	seen := map[string]struct{}{}
+	for _, ref := range refs {
+		some, err := s.view.resolveAll(ref)
+		if err != nil && l.recovering() {
+			if err := l.waitRecovered(ctx); err != nil {
+				return nil, err
+			}
+			some, err = s.view.resolveAll(ref)
+		}
+		if err != nil {
+			return nil, refError(err)
+		}
+		for _, i := range some {
+			if _, twice := seen[i.GetInstanceId()]; !twice {
+				seen[i.GetInstanceId()] = struct{}{}
+				found = append(found, i)
+			}
+		}
+	}
+	return found, nil
+}
+
+// beginStops keeps the instances from being moved until endStops, so that a relocation in flight
+// can't undo the stop. One that began before is waited for.
+func (l *lead) beginStops(instances []*pb.Instance) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, i := range instances {
+		l.stopping[i.GetInstanceId()]++
+	}
+}
+
+func (l *lead) endStops(instances []*pb.Instance) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, i := range instances {
+		if l.stopping[i.GetInstanceId()]--; l.stopping[i.GetInstanceId()] == 0 {
+			delete(l.stopping, i.GetInstanceId())
+		}
+	}
+}
+
+// waitStarted waits until a start of the instance that is under way has come to something, so that
+// the stop can't overtake it.
+func (l *lead) waitStarted(ctx context.Context, id string) error {
+	l.mu.Lock()
+	call := l.starts[id]
+	l.mu.Unlock()
+	if call == nil {
+		return nil
+	}
+	select {
+	case <-call.done:
+		return nil
+	case <-ctx.Done():
+		return rpc.Errorf(rpc.Timeout, "instance %s is still being started: %w", id, ctx.Err())
+	}
+}
+
+// stopOnNodes stops live instances, the nodes in parallel, and returns their records after it.
+func (s *Server) stopOnNodes(ctx context.Context, l *lead, byNode map[string][]*pb.Instance) ([]*pb.Instance, error) {
+	var (
+		wg      sync.WaitGroup
+		mu      sync.Mutex // guards stopped and failed
+		stopped []*pb.Instance
+		failed  *rpc.Error
+	)
+	for nodeID, live := range byNode {
+		wg.Go(func() {
+			ended, err := s.stopOnNode(ctx, l, nodeID, live)
+			mu.Lock()
+			defer mu.Unlock()
+			stopped = append(stopped, ended...)
+			if err != nil && failed == nil {
+				failed = err
+			}
+		})
+	}
+	wg.Wait()
+	if failed != nil {
+		return stopped, failed
+	}
+	return stopped, nil
+}
+
+func (s *Server) stopOnNode(ctx context.Context, l *lead, nodeID string, live []*pb.Instance) ([]*pb.Instance, *rpc.Error) {
+	name := live[0].GetNodeName()
+	m, ok := s.member(nodeID)
+	if !ok || !reachable(m) {
+		return nil, rpc.Errorf(rpc.CommunicationFailure, "%s on node %s could not be stopped: the node is not reachable; stop again when it is back", describe(live), name)
+	}
+	if err := s.orderStop(ctx, l, m, ids(live), false); err != nil {
+		e := rpc.FromError(err)
+		return nil, rpc.Errorf(e.Code, "%s on node %s could not be stopped: %s", describe(live), name, e.Message)
+	}
+	ended := make([]*pb.Instance, 0, len(live))
+	for _, i := range live {
+		if now := s.view.get(i.GetInstanceId()); now != nil {
+			i = now
+		}
+		ended = append(ended, i)
+	}
+	return ended, nil
+}
+
+// orderStop has an agent stop instances and takes its records into the view. With moved, the agent
+// forgets them.
+func (s *Server) orderStop(ctx context.Context, l *lead, m cluster.Member, instanceIDs []string, moved bool) error {
+	agent, err := s.agent(m)
+	if err != nil {
+		return err
+	}
+	resp, err := agent.StopInstance(ctx, &pb.NodeAgentServiceStopInstanceRequest{Fence: l.fence, InstanceIds: instanceIDs, Moved: moved})
+	if err != nil {
+		return err
+	}
+	if moved {
+		return nil
+	}
+	known := map[string]struct{}{}
+	for _, i := range resp.GetInstances() {
+		known[i.GetInstanceId()] = struct{}{}
+		s.view.put(i)
+	}
+	for _, id := range instanceIDs { // a reservation whose order never arrived
+		if _, ok := known[id]; !ok {
+			s.view.release(id, m.NodeID)
+		}
+	}
+	return nil
+}
+
+func ids(instances []*pb.Instance) []string {
+	all := make([]string, 0, len(instances))
+	for _, i := range instances {
+		all = append(all, i.GetInstanceId())
+	}
+	return all
+}

@@ -1,0 +1,241 @@
+package controlplane
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/wasmatrix/wasmatrix/fact"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+)
+
+// view is what this node knows of all instances: a cache of what their agents said.
+type view struct {
+	mu sync.RWMutex // guards all below
+
+	index *fact.Index
+	nodes map[string]position // node id → how far its agent's story is known
+	// Live instances that another node runs with better right: the leader stops them.
+	doubles map[string]*pb.Instance // node id + "/" + instance id
+	changed chan struct{}           // closed and replaced when doubles grows
+}
+
+// position says how much of an agent's story is known: all changes up to Seq of its life BootID.
+type position struct {
+	BootID string
+	Seq    uint64
+}
+
+func newView() *view {
+	return &view{
+		index:   fact.NewIndex(),
+		nodes:   map[string]position{},
+		doubles: map[string]*pb.Instance{},
+		changed: make(chan struct{}),
+	}
+}
+
+// position returns how far the story of a node's agent is known.
+func (v *view) position(nodeID string) position {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.nodes[nodeID]
+}
+
+// replace takes all that an agent has at a position for what was known of its node. It is ignored
+// if the same life of the agent is known further already.
+func (v *view) replace(nodeID string, at position, all []*pb.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if known := v.nodes[nodeID]; known.BootID == at.BootID && known.Seq > at.Seq {
+		return
+	}
+	v.index.RemoveNode(nodeID)
+	v.forgetDoublesLocked(nodeID)
+	v.nodes[nodeID] = at
+	for _, i := range all {
+		v.putLocked(i)
+	}
+}
+
+// advance applies the changes that bring a node from after to at. It says false, and changes
+// nothing, where that leaves a gap.
+func (v *view) advance(nodeID string, after uint64, at position, changed []*pb.Instance, removed []string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	known := v.nodes[nodeID]
+	if known.BootID != at.BootID || after > known.Seq {
+		return false
+	}
+	if at.Seq <= known.Seq { // told twice
+		return true
+	}
+	for _, i := range changed {
+		v.putLocked(i)
+	}
+	for _, id := range removed {
+		v.index.Remove(id, nodeID)
+		delete(v.doubles, nodeID+"/"+id)
+	}
+	v.nodes[nodeID] = at
+	return true
+}
+
+// put merges in records that an agent answered an order with, ahead of its report.
+func (v *view) put(instances ...*pb.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, i := range instances {
+		v.putLocked(i)
+	}
+}
+
+func (v *view) putLocked(i *pb.Instance) {
+	old := v.index.Get(i.GetInstanceId())
+	v.index.Put(i)
+	delete(v.doubles, i.GetNodeId()+"/"+i.GetInstanceId())
+	// A reservation ends nobody: what it stands for may yet fail to start.
+	if old == nil || old.GetNodeId() == i.GetNodeId() || provisional(old) || provisional(i) {
+		return
+	}
+	if fact.Merge(old, i) == i {
+		v.doubleLocked(old)
+	} else {
+		v.doubleLocked(i)
+	}
+}
+
+// double notes that an instance runs a second time, so that the leader stops it.
+func (v *view) double(i *pb.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.doubleLocked(i)
+}
+
+func (v *view) doubleLocked(i *pb.Instance) {
+	if !fact.Live(i.GetStatus()) {
+		return
+	}
+	v.doubles[i.GetNodeId()+"/"+i.GetInstanceId()] = i
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+func (v *view) forgetDoublesLocked(nodeID string) {
+	maps.DeleteFunc(v.doubles, func(_ string, i *pb.Instance) bool { return i.GetNodeId() == nodeID })
+}
+
+// doubled returns the instances that run a second time, and a channel that is closed when there are
+// more.
+func (v *view) doubled() ([]*pb.Instance, <-chan struct{}) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return slices.Collect(maps.Values(v.doubles)), v.changed
+}
+
+// settled forgets a double that its node has ended.
+func (v *view) settled(i *pb.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.doubles, i.GetNodeId()+"/"+i.GetInstanceId())
+}
+
+// get returns the record of an id, or nil.
+func (v *view) get(id string) *pb.Instance {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.index.Get(id)
+}
+
+// resolve returns the one instance that a reference stands for.
+func (v *view) resolve(ref string) (*pb.Instance, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.index.Resolve(ref)
+}
+
+// resolveAll returns every instance that a reference stands for.
+func (v *view) resolveAll(ref string) ([]*pb.Instance, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.index.ResolveAll(ref)
+}
+
+// list returns the records that a request asks for, oldest first. nodeID is the id that the
+// request's node stands for, if it names one.
+func (v *view) list(req *pb.ListInstancesRequest, nodeID string) []*pb.Instance {
+	v.mu.RLock()
+	var found []*pb.Instance
+	switch {
+	case req.GetName() != "":
+		found = v.index.Named(req.GetName())
+	case req.GetNode() != "":
+		found = v.index.OnNode(nodeID)
+	default:
+		found = v.index.All()
+	}
+	v.mu.RUnlock()
+
+	found = slices.DeleteFunc(found, func(i *pb.Instance) bool {
+		return (!req.GetAll() && !fact.Live(i.GetStatus())) || (req.GetNode() != "" && i.GetNodeId() != nodeID)
+	})
+	slices.SortFunc(found, func(a, b *pb.Instance) int {
+		if c := a.GetCreatedAt().AsTime().Compare(b.GetCreatedAt().AsTime()); c != 0 {
+			return c
+		}
+		return strings.Compare(a.GetInstanceId(), b.GetInstanceId())
+	})
+	return found
+}
+
+// onNode returns the records of a node.
+func (v *view) onNode(nodeID string) []*pb.Instance {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.index.OnNode(nodeID)
+}
+
+// counts returns how many instances have each status, by the contract's words.
+func (v *view) counts() map[string]uint32 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	counts := map[string]uint32{}
+	for s, n := range v.index.CountByStatus() {
+		counts[fact.StatusName(s)] = uint32(n)
+	}
+	return counts
+}
+
+// usage returns what the live instances of a node take up.
+func (v *view) usage(nodeID string) fact.Usage {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.index.Usage(nodeID)
+}
+
+// The leader counts an instance from the moment that it has chosen a node for it. Until the agent's
+// own record comes, a provisional one stands in its place: it has no revision, and a placement time
+// so late that any true record of the generation wins over it.
+
+var endOfTime = &timestamppb.Timestamp{Seconds: 253402300799}
+
+func provisional(i *pb.Instance) bool { return i.GetRevision() == 0 }
+
+// reserve counts a chosen instance at its node.
+func (v *view) reserve(i *pb.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.index.Put(i)
+}
+
+// release takes back the reservation of an instance on a node, unless a true record has replaced it.
+func (v *view) release(id, nodeID string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if i := v.index.Get(id); i != nil && provisional(i) {
+		v.index.Remove(id, nodeID)
+	}
+}

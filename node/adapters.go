@@ -1,0 +1,29 @@
+package node
+
+import (
+	"github.com/wasmatrix/wasmatrix/agent"
+	"github.com/wasmatrix/wasmatrix/cluster"
+)
+
+// voters tells the agent whom to report to.
+type voters struct{ *cluster.Cluster }
+
+// Voters returns the voters that are worth a connection.
+func (v voters) Voters() []agent.Voter {
+	var all []agent.Voter
+	for _, m := range v.Members() {
+		if m.Voter && (m.State == "alive" || m.State == "suspect") {
+			all = append(all, agent.Voter{NodeID: m.NodeID, Addr: m.RPCAddr})
+		}
+	}
+	return all
+}
+
+// leader tells the gRPC server where to forward to.
+type leader struct{ *cluster.Cluster }
+
+// Leader returns the address of the leader, whether that is this node, and whether any is known.
+func (l leader) Leader() (addr string, self, ok bool) {
+	now := l.Leadership()
+	return now.Addr, now.Self, now.NodeID != ""
+}

@@ -1,0 +1,104 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/hashicorp/go-sockaddr"
+
+	"github.com/wasmatrix/wasmatrix/fact"
+)
+
+// Config is all that a node is told at its start. The command line completes it with defaults.
+type Config struct {
+	// The node's name, unique in the cluster.
+	NodeName string
+	// Everything the node keeps.
+	DataDir string
+	// The listen address of all ports, an IP.
+	Bind string
+	// The IP that others dial; empty to derive it from Bind.
+	Advertise string
+
+	GossipPort int
+	RPCPort    int
+	HTTPPort   int
+
+	// Gossip addresses of any members. With none, and an empty data dir, the node founds a cluster.
+	Join []string
+	// How many nodes found the cluster together; 0 when one does alone.
+	BootstrapExpect int
+	// How many Raft voters the cluster keeps while this node leads; odd.
+	Voters int
+	// Stretches all timeouts of gossip and Raft; 1 is normal.
+	TimingMultiplier float64
+
+	Labels map[string]string
+	// What the node takes on at the most: instances, and the sum of their memory limits in bytes.
+	MaxInstances int
+	MaxMemory    uint64
+	// How long an orderly exit may take.
+	DrainTimeout time.Duration
+
+	Version string
+	Log     *slog.Logger
+	// Called once, when the node is a registered member of a cluster.
+	Ready func(Info)
+}
+
+// Info tells whoever started a node where it is.
+type Info struct {
+	NodeID    string
+	NodeName  string
+	ClusterID string
+	RPCAddr   string
+	HTTPAddr  string
+	Gossip    string
+}
+
+// Validate says what is wrong with a configuration, in terms of the flags that set it.
+func (c Config) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(fact.ValidName(c.NodeName), "--name %q: want 1 to 64 letters, digits, dots, dashes or underscores", c.NodeName)
+	check(c.DataDir != "", "--data-dir is empty")
+	check(net.ParseIP(c.Bind) != nil, "--bind %q is not an IP address", c.Bind)
+	check(c.Advertise == "" || net.ParseIP(c.Advertise) != nil, "--advertise %q is not an IP address", c.Advertise)
+	for flag, port := range map[string]int{"--gossip-port": c.GossipPort, "--rpc-port": c.RPCPort, "--http-port": c.HTTPPort} {
+		check(port > 0 && port < 65536, "%s %d: want from 1 to 65535", flag, port)
+	}
+	check(c.GossipPort != c.RPCPort && c.RPCPort != c.HTTPPort && c.GossipPort != c.HTTPPort, "--gossip-port, --rpc-port and --http-port must differ")
+	check(c.Voters > 0 && c.Voters%2 == 1, "--voters %d: want an odd number", c.Voters)
+	check(c.BootstrapExpect >= 0, "--bootstrap-expect %d is negative", c.BootstrapExpect)
+	check(c.TimingMultiplier >= 0.1 && c.TimingMultiplier <= 100, "--timing-multiplier %v: want from 0.1 to 100", c.TimingMultiplier)
+	check(c.MaxInstances > 0, "--max-instances %d: want at least 1", c.MaxInstances)
+	check(c.MaxMemory >= fact.PageBytes, "--max-memory %d: want at least 64KiB", c.MaxMemory)
+	check(c.DrainTimeout > 0, "--drain-timeout %s: want more than nothing", c.DrainTimeout)
+	check(c.Log != nil, "no logger")
+	return errors.Join(errs...)
+}
+
+// advertised returns the IP that others dial.
+func (c Config) advertised() (string, error) {
+	if c.Advertise != "" {
+		return c.Advertise, nil
+	}
+	if ip := net.ParseIP(c.Bind); !ip.IsUnspecified() {
+		return c.Bind, nil
+	}
+	private, err := sockaddr.GetPrivateIP()
+	if err != nil {
+		return "", fmt.Errorf("look for a private address to advertise: %w", err)
+	}
+	if private == "" {
+		return "", fmt.Errorf("--bind %s listens everywhere, and this host has no private address to tell others: give --advertise", c.Bind)
+	}
+	return private, nil
+}

@@ -1,0 +1,183 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc"
+
+	"github.com/wasmatrix/wasmatrix/agent"
+	"github.com/wasmatrix/wasmatrix/cluster"
+	"github.com/wasmatrix/wasmatrix/controlplane"
+	"github.com/wasmatrix/wasmatrix/modulestore"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/raftfsm"
+	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/runtime"
+	"github.com/wasmatrix/wasmatrix/web"
+)
+
+// protocol is the version of what nodes say to each other. Nodes of another one are refused.
+const protocol = 1
+
+// node is one running node: its parts, wired.
+type node struct {
+	cfg          Config
+	registration *pb.Node
+
+	metrics *prometheus.Registry
+	port    *rpc.Port
+	peers   *rpc.Peers
+	self    pb.ControlPlaneServiceClient // this node's own server, which forwards to the leader
+	engine  *runtime.Engine
+	agent   *agent.Agent
+	cluster *cluster.Cluster
+	control *controlplane.Server
+	server  *grpc.Server
+	web     *web.Server
+}
+
+// Run runs a node until ctx ends, and then leaves in order: instances are started elsewhere and
+// stopped here, leadership and vote are handed over, and gossip hears that the node left. It
+// returns early with the error of a part that can't go on.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	n, err := build(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return errors.Join(n.run(ctx), n.close())
+}
+
+// build opens what is on disk and on the network, and makes the parts. Nothing runs yet.
+func build(ctx context.Context, cfg Config) (n *node, err error) {
+	n = &node{cfg: cfg, metrics: prometheus.NewRegistry(), peers: rpc.NewPeers()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return n, fmt.Errorf("make --data-dir: %w", err)
+	}
+	id, err := identity(cfg.DataDir)
+	if err != nil {
+		return n, err
+	}
+	ip, err := cfg.advertised()
+	if err != nil {
+		return n, err
+	}
+	addr := func(port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
+	n.registration = &pb.Node{
+		NodeId: id, Name: cfg.NodeName, Labels: cfg.Labels, Version: cfg.Version, Protocol: protocol,
+		GossipAddr: addr(cfg.GossipPort), RpcAddr: addr(cfg.RPCPort), HttpAddr: addr(cfg.HTTPPort),
+		Limits: &pb.NodeLimits{MaxInstances: uint32(cfg.MaxInstances), MaxMemoryBytes: cfg.MaxMemory},
+		State:  pb.NodeState_NODE_STATE_ACTIVE,
+	}
+	log := cfg.Log.With("node", cfg.NodeName)
+
+	if n.port, err = rpc.Listen(net.JoinHostPort(cfg.Bind, strconv.Itoa(cfg.RPCPort)), log); err != nil {
+		return n, err
+	}
+	store, err := modulestore.Open(filepath.Join(cfg.DataDir, "modules"))
+	if err != nil {
+		return n, err
+	}
+	n.engine, err = runtime.New(ctx, runtime.Config{CacheDir: filepath.Join(cfg.DataDir, "compiled"), Log: log})
+	if err != nil {
+		return n, err
+	}
+	fsm := raftfsm.New()
+	n.cluster, err = cluster.New(cluster.Config{
+		NodeID: id, NodeName: cfg.NodeName, Version: cfg.Version, DataDir: cfg.DataDir,
+		Bind: cfg.Bind, Advertise: ip, GossipPort: cfg.GossipPort, RPCPort: cfg.RPCPort, HTTPPort: cfg.HTTPPort,
+		Join: cfg.Join, BootstrapExpect: cfg.BootstrapExpect, Voters: cfg.Voters,
+		TimingMultiplier: cfg.TimingMultiplier, Log: log, Registerer: n.metrics,
+	}, fsm, n.port.RaftStream(addr(cfg.RPCPort)))
+	if err != nil {
+		return n, err
+	}
+	n.agent, err = agent.New(agent.Config{
+		NodeID: id, NodeName: cfg.NodeName, MaxInstances: cfg.MaxInstances, MaxMemory: cfg.MaxMemory,
+		OnLeader: n.cluster.SetLeaderHint, Log: log, Registerer: n.metrics,
+	}, n.engine, store, n.peers, voters{n.cluster})
+	if err != nil {
+		return n, err
+	}
+	n.control = controlplane.New(controlplane.Config{
+		NodeID: id, NodeName: cfg.NodeName, RPCAddr: addr(cfg.RPCPort), Version: cfg.Version, Log: log,
+	}, n.cluster, fsm, n.peers, n.agent)
+	n.server = rpc.NewServer(rpc.ServerConfig{Log: log, Leader: leader{n.cluster}, Peers: n.peers, Registerer: n.metrics})
+	n.agent.Register(n.server)
+	n.control.Register(n.server)
+
+	self, err := n.peers.Conn(addr(cfg.RPCPort))
+	if err != nil {
+		return n, err
+	}
+	n.self = pb.NewControlPlaneServiceClient(self)
+	n.web = web.New(web.Config{
+		Addr:         net.JoinHostPort(cfg.Bind, strconv.Itoa(cfg.HTTPPort)),
+		ControlPlane: n.self, Gatherer: n.metrics, NodeName: cfg.NodeName, Version: cfg.Version, Log: log,
+	})
+	return n, n.web.Listen()
+}
+
+// run starts the parts, waits for the end, and takes them down.
+func (n *node) run(ctx context.Context) error {
+	parts := newParts(ctx, n.cfg.Log)
+	defer parts.stopAll()
+	parts.start("http", n.web.Run)
+	parts.start("rpc port", n.port.Run)
+	parts.start("grpc", n.serveGRPC)
+	if err := n.cluster.Start(ctx); err != nil {
+		return err
+	}
+	parts.start("cluster", n.cluster.Run)
+	parts.start("agent", n.agent.Run)
+	parts.start("control plane", n.control.Run)
+	parts.start("registration", n.register)
+	select {
+	case err := <-parts.failed:
+		return err
+	case <-ctx.Done():
+	}
+	parts.stop("registration") // or it would undo the leaving
+	n.leave(context.WithoutCancel(ctx))
+	return nil
+}
+
+func (n *node) serveGRPC(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, n.server.Stop)
+	defer stop()
+	return n.server.Serve(n.port.GRPC())
+}
+
+// close gives back what build opened.
+func (n *node) close() error {
+	var errs []error
+	if n.cluster != nil {
+		errs = append(errs, n.cluster.Close())
+	}
+	if n.engine != nil {
+		errs = append(errs, n.engine.Close(context.Background()))
+	}
+	if n.port != nil {
+		errs = append(errs, n.port.Close())
+	}
+	if n.web != nil {
+		errs = append(errs, n.web.Close())
+	}
+	return errors.Join(append(errs, n.peers.Close())...)
+}

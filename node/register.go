@@ -1,0 +1,78 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+const (
+	// How long one attempt to register may take before the log says that it goes on.
+	registerTimeout = 5 * time.Second
+	// How long it waits after such an attempt.
+	registerPause = time.Second
+	// How often a registered node says again what it is. That writes nothing if nothing changed,
+	// and mends a cluster whose metadata was restored from an older state.
+	registerAgain = 30 * time.Second
+)
+
+// register keeps the node registered with whoever leads. A refusal, such as a name that is taken,
+// ends the node.
+func (n *node) register(ctx context.Context) error {
+	registered := false
+	for {
+		changed := n.cluster.Changed()
+		wait := registerAgain
+		if registered || n.cluster.Leadership().NodeID != "" {
+			err := n.registerOnce(ctx)
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case rpc.CodeOf(err) == rpc.InvalidRequest:
+				return err
+			case err != nil:
+				n.cfg.Log.Warn("not registered with the leader yet; trying again", "err", err)
+				wait = registerPause
+			case !registered:
+				registered = true
+				n.ready()
+			}
+			changed = nil // from now on the clock is enough
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+func (n *node) registerOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	return rpc.Retry(ctx, func(ctx context.Context) error {
+		_, err := n.self.RegisterNode(ctx, &pb.RegisterNodeRequest{Node: proto.CloneOf(n.registration), ClusterId: n.cluster.ClusterID()})
+		return err
+	})
+}
+
+func (n *node) ready() {
+	info := Info{
+		NodeID: n.registration.GetNodeId(), NodeName: n.cfg.NodeName, ClusterID: n.cluster.ClusterID(),
+		RPCAddr: n.registration.GetRpcAddr(), HTTPAddr: n.registration.GetHttpAddr(), Gossip: n.registration.GetGossipAddr(),
+	}
+	n.cfg.Log.Info("member of the cluster", "node", info.NodeName, "node_id", info.NodeID, "cluster_id", info.ClusterID,
+		"rpc", info.RPCAddr, "http", info.HTTPAddr, "gossip", info.Gossip)
+	if n.cfg.Ready != nil {
+		n.cfg.Ready(info)
+	}
+}
