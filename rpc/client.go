@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"sync"
 	"time"
@@ -11,8 +12,10 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -33,14 +36,22 @@ const (
 	// clientIdle closes connections without calls. Without it a peer that is gone is redialed for ever.
 	clientIdle = 5 * time.Minute
 
-	retryStart = 50 * time.Millisecond
-	retryMax   = 500 * time.Millisecond
+	// The waits of Retry: they double from retryStart; jitter takes off or adds up to half, so that the
+	// longest is 500 ms.
+	retryStart  = 50 * time.Millisecond
+	retryMax    = 333 * time.Millisecond
+	retryJitter = 0.5
 )
 
 // Dial makes a client connection to a node. It connects at the first call, and again whenever it has to.
 func Dial(addr string) (*grpc.ClientConn, error) {
+	if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+		return nil, Errorf(InvalidRequest, "%q is no address of a node; it would be HOST:PORT", addr)
+	}
+	// passthrough: the dialer resolves the name, at each connect anew.
 	conn, err := grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(), // a cluster's traffic is no web traffic
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           grpcbackoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},
@@ -57,12 +68,12 @@ func Dial(addr string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Retry repeats op, with backoff and jitter, while its error is retryable and ctx has not ended. op
-// must be safe to repeat. When ctx ends Retry returns the last error that says what is wrong, not
-// that time ran out, unless there is no other.
+// Retry repeats op, with backoff and jitter, while its error is retryable and ctx has not ended; op
+// must be safe to repeat. When ctx ends, Retry returns what kept op from succeeding (NO_LEADER, say),
+// and that time ran out only if nothing else is known.
 func Retry(ctx context.Context, op func(context.Context) error) error {
 	var (
-		last     error // the newest error that is about the cluster, not about ctx
+		last     error
 		attempts int
 	)
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
@@ -71,27 +82,36 @@ func Retry(ctx context.Context, op func(context.Context) error) error {
 		switch {
 		case err == nil:
 			return struct{}{}, nil
-		case !Retryable(err) && !(CodeOf(err) == Timeout && ctx.Err() != nil && last != nil):
+		case last == nil || !ranOut(ctx, err):
 			last = err
-			return struct{}{}, backoff.Permanent(err)
-		case ctx.Err() == nil || last == nil:
-			last = err
+		}
+		if !Retryable(err) {
+			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(&backoff.ExponentialBackOff{
 		InitialInterval:     retryStart,
-		RandomizationFactor: backoff.DefaultRandomizationFactor,
+		RandomizationFactor: retryJitter,
 		Multiplier:          2,
 		MaxInterval:         retryMax,
 	}), backoff.WithMaxElapsedTime(0))
 	if err == nil {
 		return nil
 	}
-	_ = errors.Is
-	if ctx.Err() == nil || attempts == 1 {
-		return last
+	if attempts == 1 {
+		return FromError(last)
 	}
 	return FromError(last).With("attempts", strconv.Itoa(attempts))
+}
+
+// ranOut says whether err is only the news that ctx ends.
+func ranOut(ctx context.Context, err error) bool {
+	if status.Code(err) == codes.Canceled || errors.Is(err, context.Canceled) {
+		return ctx.Err() != nil
+	}
+	// A server sees the deadline of a call too, and its word may come a little before our own clock's.
+	deadline, ok := ctx.Deadline()
+	return CodeOf(err) == Timeout && ok && time.Until(deadline) < retryStart
 }
 
 // Peers keeps one client connection per address, for calls between nodes.

@@ -70,15 +70,16 @@ var table = []struct {
 var causes = []struct {
 	err  error
 	ours Code
+	says string // before the error's own words
 }{
-	{context.DeadlineExceeded, Timeout},
-	{context.Canceled, CommunicationFailure},
-	{net.ErrClosed, CommunicationFailure},
-	{raft.ErrNotLeader, NoLeader},
-	{raft.ErrLeadershipLost, NoLeader},
-	{raft.ErrLeadershipTransferInProgress, NoLeader},
-	{raft.ErrRaftShutdown, NoLeader},
-	{raft.ErrEnqueueTimeout, Timeout},
+	{context.DeadlineExceeded, Timeout, inTime},
+	{context.Canceled, CommunicationFailure, givenUp},
+	{net.ErrClosed, CommunicationFailure, ""},
+	{raft.ErrNotLeader, NoLeader, ""},
+	{raft.ErrLeadershipLost, NoLeader, ""},
+	{raft.ErrLeadershipTransferInProgress, NoLeader, ""},
+	{raft.ErrRaftShutdown, NoLeader, ""},
+	{raft.ErrEnqueueTimeout, Timeout, ""},
 }
 
 const (
@@ -88,6 +89,9 @@ const (
 	timestampKey = "timestamp"
 	// correlationKey is the detail that names the request in the log of whoever served it.
 	correlationKey = "correlation_id"
+
+	inTime  = "no answer in time: "
+	givenUp = "given up before it was answered: "
 )
 
 // Error is a failure that a user may see.
@@ -166,10 +170,22 @@ func FromError(err error) *Error {
 		outer.Message, outer.cause = err.Error(), err
 		return &outer
 	}
-	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
-		return fromStatus(s, err)
+	if inner, ok := errors.AsType[grpcStatus](err); ok {
+		if s := inner.GRPCStatus(); s != nil && s.Code() != codes.OK {
+			e := fromStatus(s)
+			// Wrapped, it would read "agent b3: rpc error: code = Unavailable desc = ...".
+			e.Message = strings.Replace(err.Error(), inner.Error(), e.Message, 1)
+			e.cause = err
+			return e
+		}
 	}
-	return &Error{Code: causeCode(err), Message: err.Error(), Time: time.Now(), cause: err}
+	return fromCause(err)
+}
+
+// grpcStatus is an error that is a gRPC status.
+type grpcStatus interface {
+	error
+	GRPCStatus() *status.Status
 }
 
 // CodeOf returns the code that FromError gives err, and "" for nil.
@@ -210,46 +226,56 @@ func plainCode(c codes.Code) Code {
 	return Internal
 }
 
-func causeCode(err error) Code {
+func fromCause(err error) *Error {
+	e := &Error{Code: Internal, Message: err.Error(), Time: time.Now(), cause: err}
 	// Before the table: a dial that timed out is also a context.DeadlineExceeded.
 	if _, ok := errors.AsType[*net.OpError](err); ok {
-		return CommunicationFailure
+		e.Code = CommunicationFailure
+		return e
 	}
 	for _, row := range causes {
 		if errors.Is(err, row.err) {
-			return row.ours
+			e.Code = row.ours
+			e.Message = row.says + e.Message
+			return e
 		}
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
-		return CommunicationFailure
+		e.Code = CommunicationFailure
 	}
-	return Internal
+	return e
 }
 
-func fromStatus(s *status.Status, err error) *Error {
-	e := &Error{Code: plainCode(s.Code()), Message: s.Message(), Time: time.Now(), cause: err}
+// errorInfo returns what makes a status one of ours, or nil.
+func errorInfo(s *status.Status) *errdetails.ErrorInfo {
 	for _, d := range s.Details() {
-		info, ok := d.(*errdetails.ErrorInfo)
-		if !ok || info.GetDomain() != errorDomain {
-			continue
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == errorDomain {
+			return info
 		}
-		for k, v := range info.GetMetadata() {
-			if k != timestampKey {
-				e = e.With(k, v)
-			} else if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
-				e.Time = t
-			}
-		}
-		if c := Code(info.GetReason()); c.known() {
-			e.Code = c
-		} else {
-			// A newer server's code. The status still says roughly what it is.
-			e = e.With("reason", info.GetReason())
-		}
+	}
+	return nil
+}
+
+func fromStatus(s *status.Status) *Error {
+	e := &Error{Code: plainCode(s.Code()), Message: s.Message(), Time: time.Now()}
+	info := errorInfo(s)
+	if info == nil {
+		e.Message = plainMessage(s)
 		return e
 	}
-	e.Message = plainMessage(s)
-	return e
+	e.Details = maps.Clone(info.GetMetadata())
+	if stamp, ok := e.Details[timestampKey]; ok {
+		delete(e.Details, timestampKey)
+		if t, err := time.Parse(time.RFC3339Nano, stamp); err == nil {
+			e.Time = t
+		}
+	}
+	if c := Code(info.GetReason()); c.known() {
+		e.Code = c
+		return e
+	}
+	// A newer server's code; the status still says roughly what it is.
+	return e.With("reason", info.GetReason())
 }
 
 // plainMessage words a status that gRPC itself made for people.
@@ -265,9 +291,9 @@ func plainMessage(s *status.Status) string {
 		}
 		return "the connection to the node broke: " + msg
 	case codes.DeadlineExceeded:
-		return "no answer in time: " + msg
+		return inTime + msg
 	case codes.Canceled:
-		return "the call was given up before it was answered: " + msg
+		return givenUp + msg
 	default:
 		if msg == "" {
 			return "the node answered " + s.Code().String() + " and nothing else"

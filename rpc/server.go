@@ -2,9 +2,14 @@ package rpc
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
 )
 
 // LeaderFinder knows who leads, as far as this node has heard.
@@ -24,7 +29,44 @@ type ServerConfig struct {
 	Registerer prometheus.Registerer
 }
 
+const (
+	// serverKeepalive is how long a silent connection goes unasked. With keepaliveTimeout it says after
+	// how long a stream to a host that vanished breaks: 10 s. Gossip notices it sooner.
+	serverKeepalive = 5 * time.Second
+	// minClientKeepalive is how often a client may ask. Ours ask every clientKeepalive; half of it
+	// forgives their clocks and other people's settings.
+	minClientKeepalive = clientKeepalive / 2
+	// handshakeTimeout is how long a caller may take to finish HTTP/2's opening.
+	handshakeTimeout = 10 * time.Second
+)
+
 // NewServer returns a gRPC server with health and reflection registered; the caller adds its services.
+//
+// Its handlers return any error: the caller gets it as an [Error]. They find the request's
+// correlation id with [CorrelationID]. Stop cancels their contexts and returns when they have; a
+// GracefulStop waits for streams that may never end, so give it a bound.
 func NewServer(cfg ServerConfig) *grpc.Server {
-	return grpc.NewServer()
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	o := newObserver(cfg.Log, cfg.Registerer)
+	unary := []grpc.UnaryServerInterceptor{o.unary, o.guardUnary}
+	stream := []grpc.StreamServerInterceptor{o.stream, o.guardStream}
+	if cfg.Leader != nil {
+		f := newForwarder(cfg.Leader, cfg.Peers)
+		unary, stream = append(unary, f.unary), append(stream, f.stream)
+	}
+	s := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxSendMsgSize(maxMessage),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverKeepalive, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientKeepalive, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true),
+		grpc.ChainUnaryInterceptor(unary...),
+		grpc.ChainStreamInterceptor(stream...),
+	)
+	healthpb.RegisterHealthServer(s, health.NewServer())
+	reflection.Register(s)
+	return s
 }
