@@ -38,6 +38,21 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// Cluster is what the control plane needs of the cluster: who is there, who leads, and the log.
+type Cluster interface {
+	Leadership() cluster.Leadership
+	Members() []cluster.Member
+	Voters() []string
+	ClusterID() string
+	// Changed is closed when any of the above may have changed.
+	Changed() <-chan struct{}
+	Apply(ctx context.Context, cmd *pb.Command) error
+	Barrier(ctx context.Context) error
+	TransferLeadership(ctx context.Context) error
+}
+
+var _ Cluster = (*cluster.Cluster)(nil)
+
 // EventRecorder takes an event of this node into the stream that all voters hear.
 type EventRecorder interface {
 	RecordEvent(e *pb.Event)
@@ -49,7 +64,7 @@ type Server struct {
 	pb.UnimplementedControlPlaneServiceServer
 
 	cfg     Config
-	cluster *cluster.Cluster
+	cluster Cluster
 	fsm     *raftfsm.FSM
 	peers   *rpc.Peers
 	record  EventRecorder
@@ -63,7 +78,7 @@ type Server struct {
 }
 
 // New returns a control plane that does nothing before Run.
-func New(cfg Config, c *cluster.Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, record EventRecorder) *Server {
+func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, record EventRecorder) *Server {
 	return &Server{
 		cfg:     cfg.withDefaults(),
 		cluster: c,
@@ -124,7 +139,7 @@ func (s *Server) nodeID(ref string) (string, error) {
 // reachable says whether a node is worth a call: gossip does not think it dead or gone.
 func reachable(m cluster.Member) bool { return m.State == "alive" || m.State == "suspect" }
 
-// notFound turns the errors of a reference into those of the contract.
+// refError turns the errors of a reference into those of the contract.
 func refError(err error) error {
 	switch e := err.(type) {
 	case *fact.NotFoundError:

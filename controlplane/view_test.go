@@ -1,0 +1,200 @@
+package controlplane
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+)
+
+const (
+	running = pb.InstanceStatus_INSTANCE_STATUS_RUNNING
+	stopped = pb.InstanceStatus_INSTANCE_STATUS_STOPPED
+)
+
+func instance(id, node string, generation, revision uint64, status pb.InstanceStatus) *pb.Instance {
+	return &pb.Instance{
+		InstanceId: id, NodeId: node, NodeName: node, Generation: generation, Revision: revision, Status: status,
+		Spec: &pb.InstanceSpec{Name: "web", MemoryLimitBytes: 1}, PlacedAt: &timestamppb.Timestamp{Seconds: 1},
+	}
+}
+
+// history is an agent's story: its records after each change, change n being at seq n.
+type history struct {
+	node    string
+	records []map[string]*pb.Instance
+}
+
+func drawHistory(t *rapid.T, node string) history {
+	h := history{node: node, records: []map[string]*pb.Instance{{}}}
+	for seq := range rapid.Uint64Range(1, 12).Draw(t, "changes") {
+		now := map[string]*pb.Instance{}
+		for id, i := range h.records[seq] {
+			now[id] = i
+		}
+		id := fmt.Sprintf("%s-%d", node, rapid.IntRange(0, 3).Draw(t, "id"))
+		if rapid.IntRange(0, 3).Draw(t, "remove") == 0 {
+			delete(now, id)
+		} else {
+			now[id] = instance(id, node, 1, seq+1, rapid.SampledFrom([]pb.InstanceStatus{running, stopped}).Draw(t, "status"))
+		}
+		h.records = append(h.records, now)
+	}
+	return h
+}
+
+func (h history) delta(from, to uint64) (changed []*pb.Instance, removed []string) {
+	for id, i := range h.records[to] {
+		if h.records[from][id] != i {
+			changed = append(changed, i)
+		}
+	}
+	for id := range h.records[from] {
+		if _, still := h.records[to][id]; !still {
+			removed = append(removed, id)
+		}
+	}
+	return changed, removed
+}
+
+// However reports are lost, repeated or late, a view that was not told of a gap is the agent's own.
+func TestViewIsTheAgentsStoryWhateverReportsAreLostOrRepeated(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v, h := newView(), drawHistory(t, "n")
+		last := uint64(len(h.records) - 1)
+		v.replace("n", position{"boot", 0}, nil)
+		for range rapid.IntRange(1, 20).Draw(t, "messages") {
+			from := rapid.Uint64Range(0, last).Draw(t, "from")
+			to := rapid.Uint64Range(from, last).Draw(t, "to")
+			before := v.position("n").Seq
+			switch {
+			case rapid.IntRange(0, 4).Draw(t, "full") == 0:
+				v.replace("n", position{"boot", to}, slices.Collect(mapValues(h.records[to])))
+			default:
+				changed, removed := h.delta(from, to)
+				ok := v.advance("n", from, position{"boot", to}, changed, removed)
+				if ok != (from <= before) {
+					t.Fatalf("a delta from %d at %d: accepted %v", from, before, ok)
+				}
+			}
+			at := v.position("n").Seq
+			if at < before {
+				t.Fatalf("went back from %d to %d", before, at)
+			}
+			want := h.records[at]
+			if got := v.onNode("n"); len(got) != len(want) {
+				t.Fatalf("at %d: %d records, want %d", at, len(got), len(want))
+			}
+			for id, i := range want {
+				if !proto.Equal(v.get(id), i) {
+					t.Fatalf("at %d: %v, want %v", at, v.get(id), i)
+				}
+			}
+		}
+	})
+}
+
+func mapValues(m map[string]*pb.Instance) func(func(*pb.Instance) bool) {
+	return func(yield func(*pb.Instance) bool) {
+		for _, i := range m {
+			if !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+func TestNewLifeOfAnAgentDropsTheRowsOfTheOldOne(t *testing.T) {
+	v := newView()
+	v.replace("n", position{"first", 7}, []*pb.Instance{instance("a", "n", 1, 1, running)})
+	if v.advance("n", 7, position{"second", 8}, nil, nil) {
+		t.Fatal("a new life went on where the old one ended")
+	}
+	v.replace("n", position{"second", 1}, nil)
+	if v.get("a") != nil {
+		t.Fatal("an instance of the agent's earlier life is still there")
+	}
+}
+
+func TestInstanceThatRunsTwiceIsFoundInEitherOrder(t *testing.T) {
+	older, newer := instance("a", "n1", 1, 1, running), instance("a", "n2", 2, 1, running)
+	for name, order := range map[string][]*pb.Instance{"older first": {older, newer}, "newer first": {newer, older}} {
+		t.Run(name, func(t *testing.T) {
+			v := newView()
+			v.put(order...)
+			if v.get("a") != newer {
+				t.Fatal("the lower generation stayed")
+			}
+			doubles, _ := v.doubled()
+			if len(doubles) != 1 || doubles[0] != older {
+				t.Fatalf("doubles %v, want the lower generation", doubles)
+			}
+			v.put(instance("a", "n1", 1, 2, stopped))
+			if doubles, _ := v.doubled(); len(doubles) != 0 {
+				t.Fatalf("still doubled after its node ended it: %v", doubles)
+			}
+		})
+	}
+}
+
+// A reservation stands for a start that may fail: it must not end the instance that it would replace.
+func TestReservationCountsButEndsNobody(t *testing.T) {
+	v := newView()
+	old := instance("a", "n1", 1, 1, running)
+	v.put(old)
+	moved := reservation("a", old.GetSpec(), candidate{NodeID: "n2"}, 2)
+	v.reserve(moved)
+	v.put(instance("a", "n1", 1, 2, running)) // the old node goes on reporting
+	if doubles, _ := v.doubled(); len(doubles) != 0 {
+		t.Fatalf("a reservation made a double of %v", doubles)
+	}
+	if v.usage("n2").Instances != 1 {
+		t.Fatal("a reservation does not count at its node")
+	}
+	v.release("a", "n2")
+	v.put(old)
+	if v.get("a").GetNodeId() != "n1" || v.usage("n2").Instances != 0 {
+		t.Fatal("the reservation was not taken back whole")
+	}
+
+	v.reserve(reservation("b", old.GetSpec(), candidate{NodeID: "n2"}, 1))
+	v.put(instance("b", "n2", 1, 1, running))
+	v.release("b", "n2")
+	if v.get("b") == nil || v.usage("n2").Instances != 1 {
+		t.Fatal("a true record was counted twice or released with its reservation")
+	}
+}
+
+func TestEventsAreKeptOnceAndBounded(t *testing.T) {
+	l := newEventLog()
+	event := func(n int) *pb.Event { return &pb.Event{EventId: fmt.Sprint(n)} }
+	l.add([]*pb.Event{event(1), event(2), event(1)})
+	l.add([]*pb.Event{event(2), event(3)})
+	if got, _, _ := l.after(0); len(got) != 3 {
+		t.Fatalf("%d events kept, want each of 3 once", len(got))
+	}
+	_, position, changed := l.after(0)
+	for n := range 3 * keepEvents {
+		l.add([]*pb.Event{event(n + 10)})
+	}
+	select {
+	case <-changed:
+	default:
+		t.Fatal("a follower was not told of more")
+	}
+	got, end, _ := l.after(position)
+	if len(got) > keepEvents+keepEvents/10 || len(got) < keepEvents || end != 3+3*keepEvents {
+		t.Fatalf("%d kept up to %d", len(got), end)
+	}
+	if len(l.seen) != len(got) {
+		t.Fatalf("%d ids remembered for %d events", len(l.seen), len(got))
+	}
+	if last := got[len(got)-1].GetEventId(); last != fmt.Sprint(3*keepEvents+9) {
+		t.Fatalf("the last event is %s", last)
+	}
+}
