@@ -45,7 +45,11 @@ const (
 
 // Dial makes a client connection to a node. It connects at the first call, and again whenever it has to.
 func Dial(addr string) (*grpc.ClientConn, error) {
-	if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
 		return nil, Errorf(InvalidRequest, "%q is no address of a node; it would be HOST:PORT", addr)
 	}
 	// passthrough: the dialer resolves the name, at each connect anew.

@@ -162,8 +162,11 @@ func FromError(err error) *Error {
 	if err == nil {
 		return nil
 	}
-	if e, ok := errors.AsType[*Error](err); ok && e != nil {
-		if error(e) == err {
+	if e, ok := errors.AsType[*Error](err); ok {
+		if e == nil {
+			return Errorf(Internal, "a nil *rpc.Error was returned as an error")
+		}
+		if error(e) == err { //nolint:errorlint // is it the error itself, not: does it wrap it
 			return e
 		}
 		outer := *e
