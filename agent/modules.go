@@ -1,0 +1,238 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/wasmatrix/wasmatrix/modulestore"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+	wasm "github.com/wasmatrix/wasmatrix/runtime"
+)
+
+const (
+	// moduleChunk is how many bytes of a module one message carries.
+	moduleChunk = 256 << 10
+	// copyPatience and copyRate bound how long a push waits for the copies on the voters: some
+	// seconds, and what the size takes on a slow network. A copy that is not there by then is fetched
+	// by whoever needs it.
+	copyPatience = 3 * time.Second
+	copyRate     = 16 << 20 // bytes a second
+)
+
+// moduleService moves module bytes.
+type moduleService struct {
+	pb.UnimplementedModuleServiceServer
+
+	agent *Agent
+}
+
+// StatModule implements the RPC of that name.
+func (s *moduleService) StatModule(_ context.Context, req *pb.StatModuleRequest) (*pb.StatModuleResponse, error) {
+	hash, err := parseHash(req.GetModuleHash())
+	if err != nil {
+		return nil, err
+	}
+	size, ok := s.agent.store.Has(hash)
+	return &pb.StatModuleResponse{Present: ok, SizeBytes: uint64(size)}, nil
+}
+
+// ListModules implements the RPC of that name.
+func (s *moduleService) ListModules(context.Context, *pb.ListModulesRequest) (*pb.ListModulesResponse, error) {
+	resp := &pb.ListModulesResponse{}
+	for _, m := range s.agent.store.List() {
+		resp.Modules = append(resp.Modules, &pb.Module{
+			ModuleHash: string(m.Hash), SizeBytes: uint64(m.Size), StoredAt: timestamppb.New(m.StoredAt),
+		})
+	}
+	return resp, nil
+}
+
+// FetchModule implements the RPC of that name.
+func (s *moduleService) FetchModule(req *pb.FetchModuleRequest, stream grpc.ServerStreamingServer[pb.FetchModuleResponse]) error {
+	hash, err := parseHash(req.GetModuleHash())
+	if err != nil {
+		return err
+	}
+	r, size, err := s.agent.store.Open(hash)
+	if err != nil {
+		if _, ok := s.agent.store.Has(hash); !ok {
+			return rpc.Errorf(rpc.ModuleNotFound, "node %s does not hold module %s", s.agent.cfg.NodeName, hash)
+		}
+		return fmt.Errorf("open module %s: %w", hash.Short(), err)
+	}
+	defer r.Close() // only read
+	if req.GetOffset() > uint64(size) {
+		return rpc.Errorf(rpc.InvalidRequest, "module %s has %d bytes: there is nothing at offset %d", hash.Short(), size, req.GetOffset())
+	}
+	if _, err := r.Seek(int64(req.GetOffset()), io.SeekStart); err != nil {
+		return fmt.Errorf("module %s: %w", hash.Short(), err)
+	}
+	first := true
+	return inChunks(r, func(chunk []byte) error {
+		m := &pb.FetchModuleResponse{Chunk: chunk}
+		if first {
+			m.SizeBytes, first = uint64(size), false
+		}
+		return stream.Send(m)
+	})
+}
+
+// PushModule implements the RPC of that name.
+func (s *moduleService) PushModule(stream grpc.ClientStreamingServer[pb.PushModuleRequest, pb.PushModuleResponse]) error {
+	a, ctx := s.agent, stream.Context()
+	first, err := stream.Recv()
+	if err != nil {
+		return fmt.Errorf("receive a module: %w", err)
+	}
+	hash, err := parseHash(first.GetModuleHash())
+	if err != nil {
+		return err
+	}
+	if size := first.GetSizeBytes(); size == 0 || size > modulestore.MaxSize {
+		return rpc.Errorf(rpc.InvalidRequest, "module %s of %d bytes: want from 1 to %d", hash.Short(), size, modulestore.MaxSize)
+	}
+	if _, ok := a.store.Has(hash); !ok {
+		select {
+		case a.pushes <- struct{}{}:
+			err = a.receive(hash, first, stream)
+			<-a.pushes
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	resp := &pb.PushModuleResponse{ModuleHash: string(hash), NodeIds: []string{a.cfg.NodeID}}
+	if !first.GetReplica() {
+		resp.NodeIds = append(resp.NodeIds, a.copyToVoters(ctx, hash)...)
+	}
+	return stream.SendAndClose(resp)
+}
+
+// receive takes a module in, from its first message on.
+func (a *Agent) receive(hash modulestore.Hash, m *pb.PushModuleRequest, stream grpc.ClientStreamingServer[pb.PushModuleRequest, pb.PushModuleResponse]) (err error) {
+	in, err := a.store.Receive(hash, int64(m.GetSizeBytes()))
+	if err != nil {
+		return fmt.Errorf("module %s: %w", hash.Short(), err)
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	skip := in.Offset() // what an earlier transfer left
+	for {
+		chunk := m.GetChunk()
+		n := min(skip, int64(len(chunk)))
+		skip -= n
+		if _, err := in.Write(chunk[n:]); err != nil {
+			return fmt.Errorf("module %s: %w", hash.Short(), err)
+		}
+		if m, err = stream.Recv(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("receive module %s: %w", hash.Short(), err)
+		}
+	}
+	return in.Commit()
+}
+
+// copyToVoters passes a module on to the voters, and returns the ids of those that hold it now. It is
+// best effort: a voter that is slow or away does not keep the push from succeeding.
+func (a *Agent) copyToVoters(ctx context.Context, hash modulestore.Hash) []string {
+	size, _ := a.store.Has(hash)
+	ctx, cancel := context.WithTimeout(ctx, copyPatience+time.Duration(size/copyRate)*time.Second)
+	defer cancel()
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex // guards have
+		have []string
+	)
+	for _, v := range a.voters.Voters() {
+		if v.NodeID == a.cfg.NodeID || v.Addr == "" {
+			continue
+		}
+		wg.Go(func() {
+			if err := a.copyTo(ctx, v, hash, size); err != nil {
+				a.log.Warn("a voter did not take a copy of a module", "module", hash.Short(), "node_id", v.NodeID, "addr", v.Addr, "err", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			have = append(have, v.NodeID)
+		})
+	}
+	wg.Wait()
+	return have
+}
+
+func (a *Agent) copyTo(ctx context.Context, v Voter, hash modulestore.Hash, size int64) error {
+	conn, err := a.peers.Conn(v.Addr)
+	if err != nil {
+		return err
+	}
+	client := pb.NewModuleServiceClient(conn)
+	stat, err := client.StatModule(ctx, &pb.StatModuleRequest{ModuleHash: string(hash)})
+	if err != nil {
+		return err
+	}
+	if stat.GetPresent() {
+		return nil
+	}
+	r, _, err := a.store.Open(hash)
+	if err != nil {
+		return err
+	}
+	defer r.Close() // only read
+	stream, err := client.PushModule(ctx)
+	if err != nil {
+		return err
+	}
+	m := &pb.PushModuleRequest{ModuleHash: string(hash), SizeBytes: uint64(size), Replica: true}
+	err = inChunks(r, func(chunk []byte) error {
+		m.Chunk = chunk
+		err := stream.Send(m)
+		m = &pb.PushModuleRequest{}
+		return err
+	})
+	if err != nil && !errors.Is(err, io.EOF) { // EOF: the other side has its answer ready
+		return err
+	}
+	_, err = stream.CloseAndRecv()
+	return err
+}
+
+// inChunks passes what r has to send, in pieces of at most moduleChunk; one at least, if an empty one.
+// The pieces are not used again: gRPC may hold on to them.
+func inChunks(r io.Reader, send func([]byte) error) error {
+	for sent := 0; ; sent++ {
+		chunk := make([]byte, moduleChunk)
+		n, err := io.ReadFull(r, chunk)
+		if n > 0 || sent == 0 {
+			if err := send(chunk[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+func parseHash(s string) (modulestore.Hash, error) {
+	hash, err := modulestore.ParseHash(s)
+	if err != nil {
+		return "", rpc.Errorf(rpc.InvalidRequest, "%w", err)
+	}
+	return hash, nil
+}
+
+var _ = wasm.Check

@@ -1,0 +1,251 @@
+package agent
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/wasmatrix/wasmatrix/fact"
+	"github.com/wasmatrix/wasmatrix/modulestore"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+// maxOrders is how many instances one order may start.
+const maxOrders = 1000
+
+// startInstances carries out an order to start. It returns when each instance runs, has ended, or
+// could not be started; the last kind leaves no record.
+func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStartInstanceRequest) (*pb.NodeAgentServiceStartInstanceResponse, error) {
+	if err := validateStart(req); err != nil {
+		return nil, err
+	}
+	hash, err := modulestore.ParseHash(req.GetSpec().GetModuleHash())
+	if err != nil {
+		return nil, rpc.Errorf(rpc.InvalidRequest, "module %q: %w", req.GetSpec().GetModuleHash(), err)
+	}
+	o := &order{hash: hash, sources: req.GetModuleSources()}
+	admitted, err := a.admitAll(req, o)
+	if err != nil {
+		return nil, err
+	}
+
+	resp := &pb.NodeAgentServiceStartInstanceResponse{}
+	for n, ad := range admitted {
+		rec, failure := ad.rec, ad.failure
+		if ad.instance != nil {
+			select {
+			case <-ad.instance.left:
+			case <-ctx.Done():
+				return nil, rpc.Errorf(rpc.Timeout, "%d of %d instances are still starting; ask again with the same ids: %w",
+					len(admitted)-n, len(admitted), context.Cause(ctx))
+			}
+			rec, failure = ad.instance.rec.Load(), ad.instance.failure
+		}
+		if failure != nil {
+			resp.Failures = append(resp.Failures, &pb.StartFailure{
+				InstanceId: req.GetOrders()[n].GetInstanceId(), ErrorCode: string(failure.Code), Message: failure.Message,
+			})
+			continue
+		}
+		resp.Instances = append(resp.Instances, rec)
+	}
+	if len(resp.Failures) > 0 {
+		a.log.Warn("instances did not start", "name", req.GetSpec().GetName(), "module", hash.Short(),
+			"failed", len(resp.Failures), "of", len(admitted), "err", resp.Failures[0].GetMessage())
+	}
+	return resp, nil
+}
+
+func validateStart(req *pb.NodeAgentServiceStartInstanceRequest) error {
+	if err := fact.ValidateSpec(req.GetSpec()); err != nil {
+		return rpc.Errorf(rpc.InvalidRequest, "%w", err)
+	}
+	if n := len(req.GetOrders()); n == 0 || n > maxOrders {
+		return rpc.Errorf(rpc.InvalidRequest, "the order is for %d instances: want 1 to %d", n, maxOrders)
+	}
+	for _, o := range req.GetOrders() {
+		if !fact.ValidID(o.GetInstanceId()) {
+			return rpc.Errorf(rpc.InvalidRequest, "instance id %q: want a UUID in lower case", o.GetInstanceId())
+		}
+	}
+	return nil
+}
+
+// admission is the answer to one order before its instance has been prepared: a record that is known
+// already, an instance to wait for, or a failure.
+type admission struct {
+	rec      *pb.Instance
+	instance *instance
+	failure  *rpc.Error
+}
+
+// admitAll accepts the orders, or says for each why not, all under one look at term and limits.
+func (a *Agent) admitAll(req *pb.NodeAgentServiceStartInstanceRequest, o *order) ([]admission, error) {
+	a.mu.Lock()
+	newer, err := a.fenceLocked(req.GetFence())
+	if err == nil && a.closing {
+		err = rpc.Errorf(rpc.CommunicationFailure, "node %s is about to leave and starts nothing", a.cfg.NodeName)
+	}
+	var admitted []admission
+	if err == nil {
+		admitted = make([]admission, 0, len(req.GetOrders()))
+		for _, so := range req.GetOrders() {
+			admitted = append(admitted, a.admitLocked(req.GetSpec(), so, o))
+		}
+	}
+	a.mu.Unlock()
+	a.tellLeader(newer)
+	return admitted, err
+}
+
+func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) admission {
+	id, generation := so.GetInstanceId(), so.GetGeneration()
+	before := a.live[id]
+	switch rec := a.facts.get(id); {
+	case before != nil && before.generation >= generation:
+		return admission{instance: before}
+	case rec != nil && rec.GetGeneration() >= generation:
+		return admission{rec: rec}
+	case a.facts.movedAway(id, generation):
+		return admission{failure: rpc.Errorf(rpc.InvalidRequest, "instance %s was moved away from node %s in generation %d", id, a.cfg.NodeName, generation)}
+	}
+	if failure := a.roomLocked(spec, before); failure != nil {
+		return admission{failure: failure}
+	}
+	i := newInstance(a.life, a.accept(spec, so), o, newOutput(&a.logLimits))
+	if before != nil {
+		before.stop(errStopped)
+		i.before = before
+	}
+	a.live[id] = i
+	a.outputs[id] = i.out
+	a.facts.put(i.rec.Load(), nil)
+	a.work.Add(1)
+	go a.supervise(i)
+	return admission{instance: i}
+}
+
+// roomLocked says why there is no room for one more instance; nil if there is. An instance that is
+// replaced makes its own room.
+func (a *Agent) roomLocked(spec *pb.InstanceSpec, replaced *instance) *rpc.Error {
+	now := a.facts.load()
+	if replaced != nil {
+		now.instances--
+		now.memory -= replaced.rec.Load().GetSpec().GetMemoryLimitBytes()
+	}
+	if now.instances >= a.cfg.MaxInstances {
+		return rpc.Errorf(rpc.ResourceExhausted, "node %s runs %d instances and takes no more than %d; see --max-instances",
+			a.cfg.NodeName, now.instances, a.cfg.MaxInstances).
+			With("instances", strconv.Itoa(now.instances)).With("max_instances", strconv.Itoa(a.cfg.MaxInstances))
+	}
+	need := spec.GetMemoryLimitBytes()
+	if a.cfg.MaxMemory > 0 && (need > a.cfg.MaxMemory || now.memory > a.cfg.MaxMemory-need) {
+		return rpc.Errorf(rpc.ResourceExhausted, "node %s has promised %d of %d bytes of memory to instances, and one of %d does not fit; see --max-memory",
+			a.cfg.NodeName, now.memory, a.cfg.MaxMemory, need).
+			With("committed_memory", strconv.FormatUint(now.memory, 10)).With("max_memory", strconv.FormatUint(a.cfg.MaxMemory, 10))
+	}
+	return nil
+}
+
+// stopInstances carries out an order to stop: it returns the records of those that are known, once
+// all of them have ended. With moved, the records are forgotten.
+func (a *Agent) stopInstances(ctx context.Context, req *pb.NodeAgentServiceStopInstanceRequest) (*pb.NodeAgentServiceStopInstanceResponse, error) {
+	known, err := a.stopAll(req)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.NodeAgentServiceStopInstanceResponse{}
+	for _, ad := range known {
+		rec := ad.rec
+		if ad.instance != nil {
+			select {
+			case <-ad.instance.done:
+			case <-ctx.Done():
+				return nil, rpc.Errorf(rpc.Timeout, "instance %s has been told to end but has not yet: %w", ad.instance.id, context.Cause(ctx))
+			}
+			rec = ad.instance.rec.Load()
+		}
+		resp.Instances = append(resp.Instances, rec)
+	}
+	return resp, nil
+}
+
+func (a *Agent) stopAll(req *pb.NodeAgentServiceStopInstanceRequest) ([]admission, error) {
+	a.mu.Lock()
+	newer, err := a.fenceLocked(req.GetFence())
+	var known []admission
+	if err == nil {
+		for _, id := range req.GetInstanceIds() {
+			if ad := a.stopLocked(id, req.GetMoved()); ad != (admission{}) {
+				known = append(known, ad)
+			}
+		}
+	}
+	a.mu.Unlock()
+	a.tellLeader(newer)
+	return known, err
+}
+
+func (a *Agent) stopLocked(id string, moved bool) admission {
+	if i := a.live[id]; i != nil {
+		i.moved = i.moved || moved
+		i.stop(errStopped)
+		return admission{instance: i}
+	}
+	rec := a.facts.get(id)
+	if rec == nil {
+		return admission{}
+	}
+	if moved {
+		a.facts.remove(id, rec.GetGeneration(), true, nil)
+		delete(a.outputs, id)
+		a.retention.drop(id)
+	}
+	return admission{rec: rec}
+}
+
+// fenceLocked refuses an order of a lower term than the highest seen. It returns the leader, if the
+// order shows a newer one than was known.
+func (a *Agent) fenceLocked(f *pb.Fence) (newer *Leader, err error) {
+	if f == nil {
+		return nil, rpc.Errorf(rpc.InvalidRequest, "the order has no fence: it must say in which term it was given")
+	}
+	if f.GetTerm() < a.term {
+		return nil, rpc.Errorf(rpc.StaleLeader, "the order is of term %d, but node %s has had one of term %d", f.GetTerm(), a.cfg.NodeName, a.term).
+			With("term_got", strconv.FormatUint(f.GetTerm(), 10)).With("term_seen", strconv.FormatUint(a.term, 10))
+	}
+	if f.GetTerm() == a.term && a.leader.NodeID != "" {
+		return nil, nil
+	}
+	a.term = f.GetTerm()
+	a.leader = Leader{NodeID: f.GetLeaderId(), Addr: f.GetLeaderAddr(), Term: f.GetTerm()}
+	newest := a.leader
+	return &newest, nil
+}
+
+func (a *Agent) tellLeader(newer *Leader) {
+	if newer != nil && a.cfg.OnLeader != nil {
+		a.cfg.OnLeader(newer.NodeID, newer.Addr, newer.Term)
+	}
+}
+
+// startError gives what kept an instance from starting its code and its words.
+func startError(err error, took time.Duration) *rpc.Error {
+	if invalid := asInvalidModule(err); invalid != nil {
+		return rpc.Errorf(rpc.InvalidRequest, "%w", err)
+	}
+	e := rpc.FromError(err)
+	if e.Code == rpc.Timeout {
+		return rpc.Errorf(rpc.Timeout, "not started after %s: %w", took.Round(time.Millisecond), err)
+	}
+	return e
+}
+
+func (r *retention) drop(id string) {
+	for n := range r.ended {
+		if r.ended[n].id == id {
+			r.ended[n].out = nil
+		}
+	}
+}

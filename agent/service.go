@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+// logPage is about how many bytes of output one message carries.
+const logPage = 256 << 10
+
+// agentService is what the leader and peers call.
+type agentService struct {
+	pb.UnimplementedNodeAgentServiceServer
+
+	agent *Agent
+}
+
+// StartInstance implements the RPC of that name.
+func (s *agentService) StartInstance(ctx context.Context, req *pb.NodeAgentServiceStartInstanceRequest) (*pb.NodeAgentServiceStartInstanceResponse, error) {
+	return s.agent.startInstances(ctx, req)
+}
+
+// StopInstance implements the RPC of that name.
+func (s *agentService) StopInstance(ctx context.Context, req *pb.NodeAgentServiceStopInstanceRequest) (*pb.NodeAgentServiceStopInstanceResponse, error) {
+	return s.agent.stopInstances(ctx, req)
+}
+
+// QueryInstance implements the RPC of that name.
+func (s *agentService) QueryInstance(_ context.Context, req *pb.NodeAgentServiceQueryInstanceRequest) (*pb.NodeAgentServiceQueryInstanceResponse, error) {
+	rec := s.agent.facts.get(req.GetInstanceId())
+	if rec == nil {
+		return nil, s.agent.notFound(req.GetInstanceId())
+	}
+	return &pb.NodeAgentServiceQueryInstanceResponse{Instance: rec}, nil
+}
+
+// ListInstances implements the RPC of that name. All pages tell of one moment.
+func (s *agentService) ListInstances(req *pb.NodeAgentServiceListInstancesRequest, stream grpc.ServerStreamingServer[pb.NodeAgentServiceListInstancesResponse]) error {
+	a := s.agent
+	if req.GetFence() != nil {
+		a.mu.Lock()
+		newer, err := a.fenceLocked(req.GetFence())
+		a.mu.Unlock()
+		a.tellLeader(newer)
+		if err != nil {
+			return err
+		}
+	}
+	seq, records := a.facts.snapshot()
+	first := &pb.NodeAgentServiceListInstancesResponse{BootId: a.bootID, Seq: seq, Load: a.facts.load().message()}
+	if req.GetHaveBootId() == a.bootID && req.GetHaveSeq() == seq {
+		first.Unchanged = true
+		return stream.Send(first)
+	}
+	page := first
+	for _, some := range pages(records) {
+		page.Instances = some
+		if err := stream.Send(page); err != nil {
+			return fmt.Errorf("send a page of instances: %w", err)
+		}
+		page = &pb.NodeAgentServiceListInstancesResponse{BootId: a.bootID, Seq: seq}
+	}
+	return nil
+}
+
+// StreamLogs implements the RPC of that name.
+func (s *agentService) StreamLogs(req *pb.StreamLogsRequest, stream grpc.ServerStreamingServer[pb.StreamLogsResponse]) error {
+	a := s.agent
+	a.mu.Lock()
+	out := a.outputs[req.GetInstanceId()]
+	a.mu.Unlock()
+	if out == nil {
+		if a.facts.get(req.GetInstanceId()) == nil {
+			return a.notFound(req.GetInstanceId())
+		}
+		return stream.Send(&pb.StreamLogsResponse{Entries: []*pb.LogEntry{
+			remark("the output of this instance is no longer kept: it is of the last %d that ended", a.cfg.KeepLogs),
+		}})
+	}
+	after := req.GetAfterSeq()
+	if tail := uint64(req.GetTail()); tail > 0 {
+		after = max(after, out.last()-min(tail, out.last()))
+	}
+	for going := req.GetAfterSeq() > 0; ; going = true {
+		lines, oldest, more, closed := out.read(after, logPage)
+		if len(lines) > 0 {
+			resp := &pb.StreamLogsResponse{Entries: make([]*pb.LogEntry, 0, len(lines)+1)}
+			if going && oldest > after+1 {
+				resp.Entries = append(resp.Entries, remark("%d lines were overwritten by newer ones before they could be read", oldest-after-1))
+			}
+			for _, l := range lines {
+				resp.Entries = append(resp.Entries, l.message())
+				after = l.seq
+			}
+			if err := stream.Send(resp); err != nil {
+				return fmt.Errorf("send output: %w", err)
+			}
+			continue
+		}
+		if closed || !req.GetFollow() {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-stream.Context().Done():
+			return context.Cause(stream.Context())
+		}
+	}
+}
+
+func (a *Agent) notFound(id string) error {
+	return rpc.Errorf(rpc.InstanceNotFound, "node %s has no instance %q", a.cfg.NodeName, id)
+}
+
+func (l logLine) message() *pb.LogEntry {
+	return &pb.LogEntry{Time: timestamppb.New(l.time), Stream: streamNames[l.stream], Line: l.line, Seq: l.seq}
+}
+
+// remark is an entry that is in no log: the agent's word to one reader.
+func remark(format string, args ...any) *pb.LogEntry {
+	return &pb.LogEntry{Time: timestamppb.Now(), Stream: streamNames[streamAgent], Line: fmt.Appendf(nil, format, args...)}
+}

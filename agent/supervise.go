@@ -1,0 +1,329 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/wasmatrix/wasmatrix/modulestore"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+	wasm "github.com/wasmatrix/wasmatrix/runtime"
+)
+
+// instantiateTimeout bounds one instantiation. It takes milliseconds, except where a module's own
+// start section does not end; and it keeps others waiting, so such a one is not waited for long.
+const instantiateTimeout = 5 * time.Second
+
+var (
+	// errStopped is why the context of an instance ends that is stopped.
+	errStopped = errors.New("stopped by request")
+	// errSlowStart is why the preparation of an instance ends that takes too long.
+	errSlowStart = rpc.Errorf(rpc.Timeout, "fetching or compiling its module takes longer than this node waits")
+)
+
+// order is what the instances of one order to start have in common.
+type order struct {
+	hash    modulestore.Hash
+	sources []*pb.ModuleSource
+	// refused is set once the module has turned out not to run under this spec: the other instances
+	// of the order need not find out again.
+	refused atomic.Pointer[rpc.Error]
+}
+
+// instance is one live instance, from the acceptance of its order to its end. Its supervisor, one
+// goroutine, is the only one that moves it on; others stop it, wait for it and read its record.
+type instance struct {
+	id         string
+	generation uint64
+	order      *order
+	before     *instance // the generation that this one replaces, until that has ended
+	out        *output
+	rec        latest
+
+	ctx  context.Context // ends when the instance is to end
+	stop context.CancelCauseFunc
+
+	left    chan struct{} // closed once it is no longer starting
+	failure *rpc.Error    // why it could not be started; set before left is closed
+	done    chan struct{} // closed once it has ended and its record says so
+
+	moved bool // forget the record at the end; guarded by Agent.mu
+}
+
+func newInstance(life context.Context, rec *pb.Instance, o *order, out *output) *instance {
+	i := &instance{
+		id:         rec.GetInstanceId(),
+		generation: rec.GetGeneration(),
+		order:      o,
+		out:        out,
+		left:       make(chan struct{}),
+		done:       make(chan struct{}),
+	}
+	i.rec.Store(rec)
+	i.ctx, i.stop = context.WithCancelCause(life)
+	return i
+}
+
+// end is how one run of an instance ended.
+type end struct {
+	ran   time.Duration
+	began bool   // false if it could not even be instantiated
+	code  *int32 // nil if it did not end by exiting
+	why   string // for people; empty if it did not fail
+	err   error  // where it did not begin
+}
+
+func (e end) failed() bool { return e.why != "" }
+
+// supervise takes an instance through its life.
+func (a *Agent) supervise(i *instance) {
+	defer a.work.Done()
+	defer i.stop(nil) // gives the context's memory back
+	if i.before != nil {
+		<-i.before.done
+		i.before = nil
+	}
+	module, err := a.prepare(i)
+	if err != nil {
+		a.abandon(i, err)
+		return
+	}
+	defer module.Release()
+
+	rules := policyOf(i.rec.Load().GetSpec().GetRestartPolicy())
+	retries, restarts := uint32(0), i.rec.Load().GetRestarts()
+	for first := true; ; first = false {
+		e := a.attempt(i, module, first, restarts)
+		if i.ctx.Err() != nil {
+			a.finishStopped(i, e)
+			return
+		}
+		if first && !e.began {
+			a.abandon(i, e.err)
+			return
+		}
+		v := rules.next(e.failed(), e.ran, retries, rand.Float64())
+		rec := ended(i.rec.Load(), restarts, e, v)
+		if e.failed() {
+			a.metrics.crashes.Inc()
+		}
+		if !v.restart {
+			a.finish(i, rec, a.event(endEvent(e), rec, e.details(rec, v)))
+			return
+		}
+		a.publish(i, rec, a.crashEvent(e, rec, v))
+		if !pause(i.ctx, v.after) {
+			a.finishStopped(i, end{})
+			return
+		}
+		retries, restarts = v.retries, restarts+1
+	}
+}
+
+// prepare gets hold of the instance's module, compiled.
+func (a *Agent) prepare(i *instance) (*wasm.Module, error) {
+	ctx, cancel := context.WithTimeoutCause(i.ctx, a.cfg.StartTimeout, errSlowStart)
+	defer cancel()
+	if refused := i.order.refused.Load(); refused != nil {
+		return nil, refused
+	}
+	began := time.Now()
+	if err := a.fetcher.fetch(ctx, i.order.hash, i.order.sources); err != nil {
+		return nil, causeOr(ctx, err)
+	}
+	fetched := time.Now()
+	module, err := a.engine.Compile(ctx, string(i.order.hash), func(context.Context) ([]byte, error) {
+		return a.store.Read(i.order.hash)
+	})
+	if err != nil {
+		i.order.refuse(err)
+		return nil, causeOr(ctx, err)
+	}
+	a.metrics.fetch.Observe(fetched.Sub(began).Seconds())
+	a.metrics.compile.Observe(time.Since(fetched).Seconds())
+	return module, nil
+}
+
+// attempt instantiates the module and runs it to its end.
+func (a *Agent) attempt(i *instance, module *wasm.Module, first bool, restarts uint32) end {
+	guest, err := a.instantiate(i, module)
+	if err != nil {
+		return end{err: err, why: clip("instantiate: " + err.Error())}
+	}
+	rec := running(i.rec.Load(), restarts)
+	if first {
+		a.metrics.total.Observe(time.Since(rec.GetPlacedAt().AsTime()).Seconds())
+		a.publish(i, rec, a.event(eventStarted, rec, nil))
+		close(i.left)
+	} else {
+		a.publish(i, rec, a.event(eventRestarted, rec, map[string]string{"restarts": strconv.FormatUint(uint64(restarts), 10)}))
+	}
+	return i.run(guest)
+}
+
+// run runs a guest to its end. It is a function of its own to keep the stack that waits here small.
+func (i *instance) run(guest *wasm.Instance) end {
+	began := time.Now()
+	exit := guest.Run(i.ctx)
+	i.out.flush()
+	e := end{began: true, ran: time.Since(began)}
+	switch {
+	case exit.Trap != "":
+		e.why = clip(exit.Trap)
+	case exit.Interrupted:
+		e.why = "interrupted"
+	default:
+		e.code = &exit.Code
+		if exit.Code != 0 {
+			e.why = "exit code " + strconv.Itoa(int(exit.Code))
+		}
+	}
+	return e
+}
+
+// instantiate makes a guest, when it is its turn: a few at once, however many start.
+func (a *Agent) instantiate(i *instance, module *wasm.Module) (*wasm.Instance, error) {
+	select {
+	case a.turns <- struct{}{}:
+	case <-i.ctx.Done():
+		return nil, context.Cause(i.ctx)
+	}
+	defer func() { <-a.turns }()
+	if refused := i.order.refused.Load(); refused != nil {
+		return nil, refused
+	}
+	ctx, cancel := context.WithTimeout(i.ctx, instantiateTimeout)
+	defer cancel()
+	began := time.Now()
+	spec := i.rec.Load().GetSpec()
+	guest, err := a.engine.Instantiate(ctx, module, wasm.Spec{
+		Name:        i.id,
+		Args:        append([]string{spec.GetName()}, spec.GetArgs()...),
+		Env:         spec.GetEnv(),
+		MemoryLimit: spec.GetMemoryLimitBytes(),
+		Stdout:      i.out.stdout(),
+		Stderr:      i.out.stderr(),
+	})
+	if err != nil {
+		i.order.refuse(err)
+		return nil, causeOr(i.ctx, err)
+	}
+	a.metrics.instantiate.Observe(time.Since(began).Seconds())
+	return guest, nil
+}
+
+// publish makes a record the instance's newest, here and, by way of the reports, everywhere.
+func (a *Agent) publish(i *instance, rec *pb.Instance, event *pb.Event) {
+	i.rec.Store(rec)
+	a.facts.put(rec, event)
+}
+
+// abandon ends an instance that could not be started: it leaves no record, unless it was stopped.
+func (a *Agent) abandon(i *instance, err error) {
+	if i.ctx.Err() != nil {
+		a.finishStopped(i, end{})
+		return
+	}
+	i.failure = startError(err, time.Since(i.rec.Load().GetPlacedAt().AsTime()))
+	a.mu.Lock()
+	if a.live[i.id] == i {
+		delete(a.live, i.id)
+		delete(a.outputs, i.id)
+	}
+	a.facts.remove(i.id, i.generation, false, nil)
+	a.mu.Unlock()
+	i.closeAll()
+}
+
+// finishStopped ends an instance that was stopped by request; e is how its guest took it.
+func (a *Agent) finishStopped(i *instance, e end) {
+	rec := stopped(i.rec.Load())
+	if e.code != nil { // it ended by itself just before
+		rec.ExitCode = e.code
+	}
+	a.finish(i, rec, a.event(eventStopped, rec, map[string]string{"reason": "request"}))
+}
+
+// finish ends an instance: this record is its last.
+func (a *Agent) finish(i *instance, rec *pb.Instance, event *pb.Event) {
+	i.out.close()
+	i.rec.Store(rec)
+	a.mu.Lock()
+	if a.live[i.id] == i { // else a higher generation has taken its place
+		delete(a.live, i.id)
+	}
+	if i.moved {
+		a.facts.remove(i.id, i.generation, true, event)
+		if a.outputs[i.id] == i.out {
+			delete(a.outputs, i.id)
+		}
+	} else if a.facts.put(rec, event) {
+		a.retainLocked(tombed{id: i.id, generation: i.generation, at: time.Now(), out: i.out})
+	}
+	a.mu.Unlock()
+	i.closeAll()
+}
+
+// closeAll lets those go on who wait for the instance.
+func (i *instance) closeAll() {
+	select {
+	case <-i.left:
+	default:
+		close(i.left)
+	}
+	i.out.close()
+	close(i.done)
+}
+
+// endEvent is the event of an instance that ended by itself.
+func endEvent(e end) string {
+	if e.failed() {
+		return eventCrashed
+	}
+	return eventStopped
+}
+
+// crashEvent tells of a failure that a restart will follow; an end without failure has none, since
+// the restart tells of it.
+func (a *Agent) crashEvent(e end, rec *pb.Instance, v verdict) *pb.Event {
+	if !e.failed() {
+		return nil
+	}
+	return a.event(eventCrashed, rec, e.details(rec, v))
+}
+
+// refuse remembers that the module can't run under the order's spec, if that is what err says.
+func (o *order) refuse(err error) {
+	if invalid := asInvalidModule(err); invalid != nil {
+		o.refused.CompareAndSwap(nil, rpc.Errorf(rpc.InvalidRequest, "%w", err))
+	}
+}
+
+func asInvalidModule(err error) *wasm.InvalidModuleError {
+	invalid, _ := errors.AsType[*wasm.InvalidModuleError](err)
+	return invalid
+}
+
+// causeOr returns why ctx ended, if it has, and else err.
+func causeOr(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// pause waits, and says whether it waited to the end.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
