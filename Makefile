@@ -1,0 +1,80 @@
+# On a machine with Go, git and make, two commands do all the set-up: `make demo` and `make test`.
+
+SHELL := /bin/bash
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# Tools are pinned in a module of their own, so that their libraries never choose ours.
+TOOL     := go tool -modfile=$(CURDIR)/tools/go.mod
+BUF      ?= $(TOOL) buf
+GOLANGCI ?= $(TOOL) golangci-lint
+VULN     ?= $(TOOL) govulncheck
+
+# End-to-end tests assert that a healthy cluster holds no election. They get the machine to themselves.
+E2E       := ./e2e/...
+FUZZ_TIME ?= 10s
+
+.DEFAULT_GOAL := build
+.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e demo bench fuzz clean
+
+help: ## show what there is to make
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/wasmatrix, one static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/wasmatrix .
+
+generate: ## generate the wire code from proto/
+	cd proto && $(BUF) generate
+
+check-generated: ## fail if the wire code is not what proto/ says
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	(cd proto && $(BUF) generate -o "$$fresh") && \
+	diff -r <(cd proto && find . -name '*.pb.go' | sort) <(cd "$$fresh" && find . -name '*.pb.go' | sort) && \
+	(cd "$$fresh" && find . -name '*.pb.go') | while read -r f; do diff -q "proto/$$f" "$$fresh/$$f" || exit 1; done || \
+	{ echo 'the generated code is not up to date: run `make generate`' >&2; exit 1; }
+
+fmt: ## format the code and order its imports
+	$(GOLANGCI) fmt
+
+check-fmt: ## fail if something is not formatted
+	$(GOLANGCI) fmt --diff
+
+lint: ## vet, golangci-lint, buf lint
+	go vet ./...
+	$(GOLANGCI) run
+	cd proto && $(BUF) lint
+
+vuln: ## look for known vulnerabilities in what the binary uses
+	$(VULN) ./...
+
+tidy: ## tidy the modules
+	go mod tidy
+	cd tools && go mod tidy
+
+check-tidy: ## fail if go.mod is not tidy
+	go mod tidy -diff
+
+setup: ## install what the tests need and the machine lacks
+	@scripts/setup.sh
+
+test: test-unit test-e2e ## run all tests with the race detector
+
+test-unit: setup ## run all tests but the end-to-end ones
+	go test -race -timeout 6m $$(go list ./... | grep -v -e '/e2e$$' -e '/e2e/')
+
+test-e2e: setup ## run real clusters on loopback
+	go test -race -timeout 8m -count=1 $(E2E)
+
+demo: build ## three real nodes on loopback, the leader killed, nothing left behind
+	@scripts/demo.sh
+
+bench: build setup ## measure the figures that the project promises
+	go run ./bench
+
+fuzz: ## fuzz every decoder of outside bytes for FUZZ_TIME each
+	@scripts/fuzz.sh $(FUZZ_TIME)
+
+clean: ## remove what was built
+	rm -rf bin coverage.out

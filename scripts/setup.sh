@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Installs what the tests need beyond Go: clang, lld and wasi-libc, to build the small guests from C,
+# and a C compiler for the race detector. Does nothing where they are there already.
+set -euo pipefail
+
+sysroots=(/usr /usr/share/wasi-sysroot /usr/share /opt/homebrew/share/wasi-sysroot /usr/local/share/wasi-sysroot /opt/wasi-sdk/share/wasi-sysroot)
+
+have_wasi_libc() {
+	[[ -n ${WASI_SYSROOT:-} && -d $WASI_SYSROOT ]] && return 0
+	local root triple
+	for root in "${sysroots[@]}"; do
+		for triple in wasm32-wasi wasm32-wasip1; do
+			[[ -f $root/lib/$triple/libc.a ]] && return 0
+		done
+	done
+	return 1
+}
+
+missing() {
+	command -v clang >/dev/null || echo clang
+	command -v wasm-ld >/dev/null || echo lld
+	have_wasi_libc || echo wasi-libc
+	command -v gcc >/dev/null || command -v clang >/dev/null || echo 'a C compiler'
+}
+
+lacks=$(missing | paste -sd, -)
+[[ -z $lacks ]] && exit 0
+echo "setup: installing $lacks"
+
+as_root() {
+	if [[ $(id -u) -eq 0 ]]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		echo "setup: neither root nor sudo; please run as root: $*" >&2
+		return 1
+	fi
+}
+
+if command -v apt-get >/dev/null; then
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends clang lld wasi-libc gcc libc6-dev
+elif command -v dnf >/dev/null; then
+	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc
+elif command -v apk >/dev/null; then
+	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev
+elif command -v brew >/dev/null; then
+	brew install llvm lld wasi-libc wasi-runtimes
+	echo "setup: put $(brew --prefix llvm)/bin in PATH: the clang of Xcode builds no WebAssembly"
+else
+	echo "setup: no apt-get, dnf, apk or brew here; please install clang, lld and wasi-libc by hand" >&2
+	exit 1
+fi
+
+lacks=$(missing | paste -sd, -)
+if [[ -n $lacks ]]; then
+	echo "setup: still missing after the installation: $lacks" >&2
+	exit 1
+fi
