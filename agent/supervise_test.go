@@ -1,0 +1,342 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+func TestInstanceRunsFromOrderToStop(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	hash := h.push(actor(t))
+	id := newID()
+	rec := h.mustStart(spec(hash, "sleep", "100000"), id)
+	if rec.GetStatus() != isRunning || rec.GetNodeId() != "n1" || rec.GetStartedAt() == nil || rec.GetDurability() != pb.Durability_DURABILITY_LOCAL {
+		t.Fatalf("the answer is %v", rec)
+	}
+	rec = h.stopOne(id, false)
+	if rec.GetStatus() != isStopped || rec.GetFinishedAt() == nil || rec.GetLastError() != "" {
+		t.Fatalf("after the stop: %v", rec)
+	}
+	if again := h.stopOne(id, false); again.GetRevision() != rec.GetRevision() {
+		t.Fatalf("a second stop made %v of %v", again, rec)
+	}
+	if late := h.mustStart(spec(hash, "sleep", "100000"), id); late.GetStatus() != isStopped {
+		t.Fatalf("a late order started it again: %v", late)
+	}
+	if got := h.events(id); !slices.Equal(got, []string{eventStarted, eventStopped}) {
+		t.Fatalf("events are %v", got)
+	}
+	if h.stopOne(newID(), false) != nil {
+		t.Fatal("an unknown instance has a record after its stop")
+	}
+}
+
+func TestEndsAreRecordedInWordsAndNumbers(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	hash := h.push(actor(t))
+	for _, c := range []struct {
+		args    []string
+		status  pb.InstanceStatus
+		code    int32
+		noCode  bool
+		problem string
+		event   string
+	}{
+		{[]string{}, isStopped, 0, false, "", eventStopped},
+		{[]string{"exit", "0"}, isStopped, 0, false, "", eventStopped},
+		{[]string{"exit", "3"}, crashed, 3, false, "exit code 3", eventCrashed},
+		{[]string{"trap"}, crashed, 0, true, "unreachable", eventCrashed},
+		{[]string{"eat"}, crashed, 9, false, "exit code 9", eventCrashed},
+	} {
+		id := newID()
+		h.mustStart(spec(hash, c.args...), id)
+		rec := h.waitFor(id, c.status)
+		if (rec.ExitCode == nil) != c.noCode || rec.GetExitCode() != c.code || !strings.Contains(rec.GetLastError(), c.problem) || (c.problem == "") != (rec.GetLastError() == "") {
+			t.Errorf("after %v: %v", c.args, rec)
+		}
+		if got := h.events(id); !slices.Equal(got, []string{eventStarted, c.event}) {
+			t.Errorf("after %v: events %v", c.args, got)
+		}
+	}
+}
+
+func TestCrashLoopCostsItsBackoffAndEnds(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	hash := h.push(actor(t))
+	id := newID()
+	began := time.Now()
+	h.mustStart(withPolicy(spec(hash, "exit", "4"), onFailure, 2, 100*time.Millisecond), id)
+	rec := h.waitFor(id, crashed)
+	if rec.GetRestarts() != 2 || rec.GetExitCode() != 4 || !strings.Contains(rec.GetLastError(), "given up after 2 restarts") {
+		t.Fatalf("in the end: %v", rec)
+	}
+	if took := time.Since(began); took < 240*time.Millisecond { // 100 and 200 ms, less a fifth
+		t.Fatalf("two restarts took %s", took)
+	}
+	want := []string{eventStarted, eventCrashed, eventRestarted, eventCrashed, eventRestarted, eventCrashed}
+	if got := h.events(id); !slices.Equal(got, want) {
+		t.Fatalf("events are %v, want %v", got, want)
+	}
+}
+
+func TestAlwaysRestartsAfterSuccess(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	hash := h.push(actor(t))
+	id := newID()
+	h.mustStart(withPolicy(spec(hash, "exit", "0"), always, 1, 100*time.Millisecond), id)
+	rec := h.waitFor(id, isStopped)
+	if rec.GetRestarts() != 1 || rec.GetLastError() != "" {
+		t.Fatalf("in the end: %v", rec)
+	}
+}
+
+func TestStopWorksAtEachStage(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	module := actor(t)
+	hash := h.push(module)
+	hanging := newModuleServer(t, module)
+	hanging.hang()
+	for _, c := range []struct {
+		name    string
+		spec    *pb.InstanceSpec
+		reached pb.InstanceStatus
+	}{
+		{"fetching", spec(hashOf([]byte("elsewhere")), "exit", "0"), starting},
+		{"sleeping", spec(hash, "sleep", "1000000"), isRunning},
+		{"spinning", spec(hash, "spin"), isRunning},
+		{"flooding", spec(hash, "flood"), isRunning},
+		{"waiting for its backoff", withPolicy(spec(hash, "exit", "1"), always, 0, time.Minute), restarting},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			id := newID()
+			var asked sync.WaitGroup
+			asked.Go(func() {
+				rec, err := h.start(c.spec, id, 1, hanging.source())
+				if err != nil {
+					t.Errorf("start: %v", err)
+				} else if c.reached == starting && rec.GetStatus() != isStopped {
+					t.Errorf("the start of what was stopped answers %v", rec)
+				}
+			})
+			h.waitFor(id, c.reached)
+			rec := h.stopOne(id, false)
+			asked.Wait()
+			if rec.GetStatus() != isStopped || rec.GetRestartAt() != nil {
+				t.Fatalf("after the stop: %v", rec)
+			}
+			if late, err := h.start(c.spec, id, 1); err != nil || late.GetStatus() != isStopped {
+				t.Fatalf("a late order: %v, %v", late, err)
+			}
+		})
+	}
+	if l := h.Load(); l.GetInstances() != 0 || l.GetCommittedMemoryBytes() != 0 {
+		t.Fatalf("the load is %v", l)
+	}
+}
+
+func TestStartIsIdempotentByIDAndGeneration(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	hash := h.push(actor(t))
+	id := newID()
+	s := spec(hash, "sleep", "1000000")
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if rec, err := h.start(s, id, 2); err != nil || rec.GetStatus() != isRunning {
+				t.Errorf("one of many equal orders: %v, %v", rec, err)
+			}
+		})
+	}
+	all.Wait()
+	first := h.query(id)
+	if h.Load().GetInstances() != 1 || first.GetRevision() != 2 {
+		t.Fatalf("load %v, record %v", h.Load(), first)
+	}
+	if rec, err := h.start(s, id, 1); err != nil || rec.GetGeneration() != 2 {
+		t.Fatalf("an order of a lower generation: %v, %v", rec, err)
+	}
+	rec, err := h.start(s, id, 3)
+	if err != nil || rec.GetGeneration() != 3 || rec.GetStatus() != isRunning {
+		t.Fatalf("an order of a higher generation: %v, %v", rec, err)
+	}
+	if h.Load().GetInstances() != 1 {
+		t.Fatalf("the load is %v", h.Load())
+	}
+	h.stopOne(id, false)
+	if rec, err := h.start(s, id, 4); err != nil || rec.GetStatus() != isRunning {
+		t.Fatalf("a higher generation after the stop: %v, %v", rec, err)
+	}
+}
+
+func TestMovedInstanceIsForgottenAndComesBackOnlyInALaterGeneration(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	hash := h.push(actor(t))
+	for _, alive := range []bool{true, false} {
+		id := newID()
+		s := spec(hash, "sleep", "1000000")
+		h.mustStart(s, id)
+		if !alive {
+			h.stopOne(id, false)
+		}
+		if rec := h.stopOne(id, true); rec.GetStatus() != isStopped {
+			t.Fatalf("the stop answers %v", rec)
+		}
+		if rec := h.query(id); rec != nil {
+			t.Fatalf("it is still known: %v", rec)
+		}
+		_, err := h.start(s, id, 1)
+		wantCode(t, err, rpc.InvalidRequest)
+		old := &pb.Instance{Restarts: 7, CreatedAt: fixedTime, LastError: "exit code 1"}
+		resp, err := h.client.StartInstance(t.Context(), &pb.NodeAgentServiceStartInstanceRequest{
+			Fence: fence, Spec: s, Orders: []*pb.StartOrder{{InstanceId: id, Generation: 2, MovedFrom: old}},
+		})
+		if err != nil || len(resp.GetInstances()) != 1 {
+			t.Fatalf("the return: %v, %v", resp, err)
+		}
+		if rec := resp.GetInstances()[0]; rec.GetRestarts() != 7 || !rec.GetCreatedAt().AsTime().Equal(fixedTime.AsTime()) || rec.GetGeneration() != 2 {
+			t.Fatalf("what moved lost its past: %v", rec)
+		}
+	}
+}
+
+func TestRefusedStartLeavesNoRecord(t *testing.T) {
+	h := newHost(t, "n1", nil, func(c *Config) { c.MaxInstances, c.MaxMemory = 3, 10<<20 })
+	hash := h.push(actor(t))
+	tight := spec(hash)
+	tight.MemoryLimitBytes = 64 << 10
+	huge := spec(hash)
+	huge.MemoryLimitBytes = 11 << 20
+	for _, c := range []struct {
+		name string
+		spec *pb.InstanceSpec
+		want rpc.Code
+		says string
+	}{
+		{"no such module", spec(hashOf([]byte("nowhere"))), rpc.ModuleNotFound, "push"},
+		{"less memory than it needs", tight, rpc.InvalidRequest, "memory"},
+		{"more memory than there is", huge, rpc.ResourceExhausted, "10485760"},
+	} {
+		id := newID()
+		_, err := h.start(c.spec, id, 1)
+		wantCode(t, err, c.want)
+		if !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %q does not say %q", c.name, err, c.says)
+		}
+		if rec := h.query(id); rec != nil {
+			t.Errorf("%s: left %v", c.name, rec)
+		}
+		if _, err := h.start(c.spec, id, 1); rpc.CodeOf(err) != c.want {
+			t.Errorf("%s: a retry got %v", c.name, err)
+		}
+	}
+	for _, s := range []*pb.InstanceSpec{nil, {}, {Name: "x", ModuleHash: "md5:1"}} {
+		_, err := h.start(s, newID(), 1)
+		wantCode(t, err, rpc.InvalidRequest)
+	}
+	_, err := h.start(spec(hash), "not-a-uuid", 1)
+	wantCode(t, err, rpc.InvalidRequest)
+}
+
+func TestLimitsCountWhatIsLive(t *testing.T) {
+	h := newHost(t, "n1", nil, func(c *Config) { c.MaxInstances, c.MaxMemory = 2, 16<<20 })
+	hash := h.push(actor(t))
+	ids := []string{newID(), newID(), newID()}
+	for _, id := range ids[:2] {
+		h.mustStart(spec(hash, "sleep", "1000000"), id)
+	}
+	_, err := h.start(spec(hash, "exit", "0"), ids[2], 1)
+	wantCode(t, err, rpc.ResourceExhausted)
+	if !strings.Contains(err.Error(), "runs 2 instances and takes no more than 2") {
+		t.Fatalf("it says %q", err)
+	}
+	if rec, err := h.start(spec(hash, "sleep", "1000000"), ids[0], 2); err != nil || rec.GetStatus() != isRunning {
+		t.Fatalf("what replaces another needs no room of its own: %v, %v", rec, err)
+	}
+	h.stopOne(ids[0], false)
+	h.mustStart(spec(hash, "sleep", "1000000"), ids[2])
+	h.stopOne(ids[1], false)
+	h.stopOne(ids[2], false)
+
+	big := spec(hash, "sleep", "1000000")
+	big.MemoryLimitBytes = 12 << 20
+	h.mustStart(big, newID())
+	_, err = h.start(spec(hash), newID(), 1)
+	if err != nil { // 12 and 4 MiB are exactly the limit
+		t.Fatal(err)
+	}
+}
+
+func TestOrdersOfADeposedLeaderAreRefused(t *testing.T) {
+	told := make(chan Leader, 10)
+	h := newHost(t, "n1", nil, func(c *Config) {
+		c.OnLeader = func(id, addr string, term uint64) { told <- Leader{id, addr, term} }
+	})
+	hash := h.push(actor(t))
+	id := newID()
+	h.mustStart(spec(hash, "sleep", "1000000"), id)
+	if got := <-told; got != (Leader{"leader", "127.0.0.1:1", 1}) {
+		t.Fatalf("was told of %v", got)
+	}
+	newer := &pb.Fence{Term: 5, LeaderId: "newer", LeaderAddr: "127.0.0.1:2"}
+	list, err := h.client.ListInstances(t.Context(), &pb.NodeAgentServiceListInstancesRequest{Fence: newer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := list.Recv(); err != nil || len(m.GetInstances()) != 1 || m.GetLoad().GetInstances() != 1 {
+		t.Fatalf("the list is %v, %v", m, err)
+	}
+	if got := <-told; got != (Leader{"newer", "127.0.0.1:2", 5}) || h.Leader() != got || h.Term() != 5 {
+		t.Fatalf("was told of %v, has %v", got, h.Leader())
+	}
+	_, err = h.client.StopInstance(t.Context(), &pb.NodeAgentServiceStopInstanceRequest{Fence: fence, InstanceIds: []string{id}})
+	wantCode(t, err, rpc.StaleLeader)
+	if d := rpc.FromError(err).Details; d["term_seen"] != "5" || d["term_got"] != "1" {
+		t.Fatalf("the details are %v", d)
+	}
+	_, err = h.start(spec(hash), newID(), 1)
+	wantCode(t, err, rpc.StaleLeader)
+	_, err = h.client.StopInstance(t.Context(), &pb.NodeAgentServiceStopInstanceRequest{InstanceIds: []string{id}})
+	wantCode(t, err, rpc.InvalidRequest)
+	if rec := h.query(id); rec.GetStatus() != isRunning {
+		t.Fatalf("a refused order changed it: %v", rec)
+	}
+}
+
+func TestListAnswersUnchangedToWhoHasItAll(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	hash := h.push(actor(t))
+	for range 3 {
+		h.mustStart(spec(hash, "sleep", "1000000"), newID())
+	}
+	list := func(boot string, seq uint64) *pb.NodeAgentServiceListInstancesResponse {
+		t.Helper()
+		stream, err := h.client.ListInstances(t.Context(), &pb.NodeAgentServiceListInstancesRequest{HaveBootId: boot, HaveSeq: seq})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	all := list("", 0)
+	if all.GetUnchanged() || len(all.GetInstances()) != 3 || all.GetBootId() != h.BootID() {
+		t.Fatalf("the list is %v", all)
+	}
+	if m := list(all.GetBootId(), all.GetSeq()); !m.GetUnchanged() || len(m.GetInstances()) != 0 {
+		t.Fatalf("to who has it all: %v", m)
+	}
+	if m := list(all.GetBootId(), all.GetSeq()-1); m.GetUnchanged() {
+		t.Fatalf("to who is behind: %v", m)
+	}
+	if h.Term() != 0 && h.Term() != fence.GetTerm() {
+		t.Fatalf("who only looks raised the term to %d", h.Term())
+	}
+}
