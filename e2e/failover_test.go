@@ -200,7 +200,9 @@ func TestLeaderThatLeavesHandsOverAndMovesItsInstances(t *testing.T) {
 			t.Errorf("%s is said to run on %s, which left", i.InstanceID, leader.Name)
 		}
 	}
-	if !slices.ContainsFunc(listed, func(i rig.Instance) bool { return i.Generation > listed[0].Generation || listed[0].Generation > i.Generation }) {
+	if !slices.ContainsFunc(listed, func(i rig.Instance) bool {
+		return i.Generation > listed[0].Generation || listed[0].Generation > i.Generation
+	}) {
 		t.Error("no instance moved with a raised generation")
 	}
 	if m := survivors[0].Members()[leader.Name]; m.State != "left" {
