@@ -671,7 +671,9 @@ type GossipMeta struct {
 	// How many founders this node waits for; 0 when it does not.
 	BootstrapExpect uint32 `protobuf:"varint,10,opt,name=bootstrap_expect,json=bootstrapExpect,proto3" json:"bootstrap_expect,omitempty"`
 	// A founder-to-be that has neither state nor cluster yet.
-	Unfounded     bool `protobuf:"varint,11,opt,name=unfounded,proto3" json:"unfounded,omitempty"`
+	Unfounded bool `protobuf:"varint,11,opt,name=unfounded,proto3" json:"unfounded,omitempty"`
+	// The node is leaving in order: when it is gone, it has left and not died.
+	Leaving       bool `protobuf:"varint,12,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -783,6 +785,13 @@ func (x *GossipMeta) GetUnfounded() bool {
 	return false
 }
 
+func (x *GossipMeta) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
 var File_wasmatrix_v1_raft_proto protoreflect.FileDescriptor
 
 const file_wasmatrix_v1_raft_proto_rawDesc = "" +
@@ -832,7 +841,7 @@ const file_wasmatrix_v1_raft_proto_rawDesc = "" +
 	"\bsettings\x18\x04 \x03(\v2$.wasmatrix.v1.Metadata.SettingsEntryR\bsettings\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xca\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe4\x02\n" +
 	"\n" +
 	"GossipMeta\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
@@ -848,7 +857,8 @@ const file_wasmatrix_v1_raft_proto_rawDesc = "" +
 	"\aversion\x18\t \x01(\tR\aversion\x12)\n" +
 	"\x10bootstrap_expect\x18\n" +
 	" \x01(\rR\x0fbootstrapExpect\x12\x1c\n" +
-	"\tunfounded\x18\v \x01(\bR\tunfoundedB\xad\x01\n" +
+	"\tunfounded\x18\v \x01(\bR\tunfounded\x12\x18\n" +
+	"\aleaving\x18\f \x01(\bR\aleavingB\xad\x01\n" +
 	"\x10com.wasmatrix.v1B\tRaftProtoP\x01Z=github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1;wasmatrixv1\xa2\x02\x03WXX\xaa\x02\fWasmatrix.V1\xca\x02\fWasmatrix\\V1\xe2\x02\x18Wasmatrix\\V1\\GPBMetadata\xea\x02\rWasmatrix::V1b\x06proto3"
 
 var (

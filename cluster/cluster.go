@@ -1,0 +1,248 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/raftfsm"
+)
+
+// Cluster is this node's part in the cluster. New makes one, Start opens it, Run keeps it going.
+type Cluster struct {
+	cfg    Config
+	fsm    *raftfsm.FSM
+	stream StreamLayer
+	peers  *peerFile
+
+	gossip *memberlist.Memberlist // set by Start
+	raft   *raft.Raft             // set by Start
+	stores stores                 // set by Start
+	keptID string                 // the cluster's id as it is on disk; of followRaft alone
+	fatal  chan error             // a refusal that ends this node
+	news   chan struct{}          // a token: there is something to announce
+
+	mu sync.Mutex // guards all below
+
+	members   map[string]*member // by node id
+	clusterID string
+	hint      hint  // the newest leader that gossip or an order told of
+	refusal   error // the last reason for which a node was kept apart from this one
+	leaving   bool
+	opened    time.Time // when Start was called
+	founded   bool      // this node has, or has had, Raft state or a cluster id
+	changed   chan struct{}
+}
+
+// hint is a leader heard of. Addr is set where an order told of it.
+type hint struct {
+	NodeID, Addr string
+	Term         uint64
+}
+
+// New returns a cluster part that has opened nothing but its own small files.
+func New(cfg Config, fsm *raftfsm.FSM, stream StreamLayer) (*Cluster, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	for i, seed := range cfg.Join {
+		if _, _, err := net.SplitHostPort(seed); err != nil {
+			cfg.Join[i] = net.JoinHostPort(seed, strconv.Itoa(cfg.GossipPort))
+		}
+	}
+	peers, err := openPeerFile(filepath.Join(cfg.DataDir, "peers.json"))
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{
+		cfg: cfg, fsm: fsm, stream: stream, peers: peers,
+		fatal:   make(chan error, 1),
+		news:    make(chan struct{}, 1),
+		members: map[string]*member{},
+		changed: make(chan struct{}),
+	}
+	raw, err := os.ReadFile(c.clusterIDPath())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("read the cluster's id: %w", err)
+	}
+	c.clusterID = strings.TrimSpace(string(raw))
+	c.keptID = c.clusterID
+	return c, c.registerMetrics()
+}
+
+// Start opens the log and the gossip. Founding and joining go on in Run. Other methods may be called
+// once it has returned.
+func (c *Cluster) Start(context.Context) (err error) {
+	c.mu.Lock()
+	c.opened = time.Now()
+	c.mu.Unlock()
+	if err := c.openRaft(); err != nil {
+		return err
+	}
+	c.gossip, err = c.startGossip()
+	return err
+}
+
+// Run keeps this node in the cluster until ctx ends: it joins and rejoins, founds where that is its
+// part, and while it leads chooses the voters. It returns early where the cluster refuses the node.
+func (c *Cluster) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.joinForever(ctx) })
+	g.Go(func() error { return c.found(ctx) })
+	g.Go(func() error { return c.followRaft(ctx) })
+	g.Go(func() error { return c.keepVoters(ctx) })
+	g.Go(func() error { return c.stores.watchdog.run(ctx) })
+	g.Go(func() error {
+		select {
+		case err := <-c.fatal:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	return g.Wait()
+}
+
+// Leave takes this node out of the cluster in order: leadership first, which takes milliseconds,
+// then the vote, then gossip. What does not work out within ctx is left to the others to notice.
+func (c *Cluster) Leave(ctx context.Context) error {
+	var errs []error
+	if c.Leadership().Self && c.othersVote() {
+		if err := c.TransferLeadership(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("hand leadership over: %w", err))
+		}
+	}
+	c.mu.Lock()
+	c.leaving = true
+	c.mu.Unlock()
+	if err := c.gossip.UpdateNode(time.Second); err != nil {
+		errs = append(errs, fmt.Errorf("say goodbye: %w", err))
+	}
+	c.handVoteOver(ctx)
+	if err := c.gossip.Leave(leaveTimeout); err != nil {
+		errs = append(errs, fmt.Errorf("leave gossip: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	// How long gossip may take to pass a goodbye on.
+	leaveTimeout = 2 * time.Second
+	// How long a leaving voter waits for the leader to take its vote away.
+	voteTimeout = 3 * time.Second
+)
+
+// handVoteOver waits until the leader has taken this node, which is leaving, out of the quorum.
+func (c *Cluster) handVoteOver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, voteTimeout)
+	defer cancel()
+	for {
+		changed := c.Changed()
+		if ids := c.configuredVoters(); len(ids) < 2 || !contains(ids, c.cfg.NodeID) {
+			return
+		}
+		poll := time.NewTimer(50 * time.Millisecond) // a removed voter is not always told
+		select {
+		case <-changed:
+		case <-poll.C:
+		case <-ctx.Done():
+			poll.Stop()
+			return
+		}
+		poll.Stop()
+	}
+}
+
+// Close closes gossip and log. Run must have returned.
+func (c *Cluster) Close() error {
+	var errs []error
+	if c.gossip != nil {
+		errs = append(errs, c.gossip.Shutdown())
+	}
+	return errors.Join(append(errs, c.closeRaft())...)
+}
+
+// ClusterID returns the cluster's id, or nothing before this node knows it.
+func (c *Cluster) ClusterID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.clusterID
+}
+
+// Changed returns a channel that is closed at the next change of members, leadership or voters.
+func (c *Cluster) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+func (c *Cluster) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// refused notes why a node is kept apart from this one.
+func (c *Cluster) refused(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refusal = err
+}
+
+func (c *Cluster) aliveLocked() int {
+	n := 0
+	for _, m := range c.members {
+		if m.State == stateAlive {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *Cluster) clusterIDPath() string { return filepath.Join(c.cfg.DataDir, "cluster-id") }
+
+// learnClusterID remembers the cluster's id, which never changes once it is known.
+func (c *Cluster) learnClusterID(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.clusterID != "" {
+		return
+	}
+	c.clusterID = id
+	select {
+	case c.news <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+// keepClusterID writes the cluster's id down, so that after a restart this node refuses others
+// before its log has told it where it belongs.
+func (c *Cluster) keepClusterID() {
+	id := c.ClusterID()
+	if id == "" || id == c.keptID {
+		return
+	}
+	if err := writeFile(c.clusterIDPath(), []byte(id+"\n")); err != nil {
+		c.cfg.Log.Error("the cluster's id could not be kept", "err", err)
+		return
+	}
+	c.keptID = id
+}
+
+// Apply has the log take a command and this node's state hold it; only on the leader. The error of
+// the state itself comes back as it is.
+func (c *Cluster) Apply(ctx context.Context, cmd *pb.Command) error { return c.apply(ctx, cmd) }

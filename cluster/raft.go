@@ -1,0 +1,262 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+)
+
+const (
+	// The metadata is small and rarely written: few entries are kept for those who lag.
+	trailingLogs      = 256
+	snapshotThreshold = 512
+	snapshotInterval  = 30 * time.Second
+	snapshotsKept     = 2
+	// How long one request between voters may take.
+	raftIOTimeout = 5 * time.Second
+	// How long a change of the log may wait to be taken by the Raft loop.
+	enqueueTimeout = 5 * time.Second
+	// How long gossip may take to pass on what this node says of itself.
+	announceTimeout = time.Second
+	// How long to wait for another process that has the log open.
+	lockTimeout = 2 * time.Second
+)
+
+// stores is what Raft keeps on disk.
+type stores struct {
+	bolt     *raftboltdb.BoltStore
+	watchdog *watchdog
+}
+
+// openRaft opens the log and starts Raft. Without any state it waits to be founded or added.
+func (c *Cluster) openRaft() error {
+	path := filepath.Join(c.cfg.DataDir, "raft.db")
+	bolt, err := raftboltdb.New(raftboltdb.Options{
+		Path: path,
+		BoltOptions: &bbolt.Options{
+			Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
+		},
+	})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return fmt.Errorf("%s is in use: is another agent running on this data dir?", path)
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	t := c.cfg.timing()
+	c.stores = stores{bolt: bolt, watchdog: newWatchdog(bolt, t.diskHang, c.stream, c.cfg.Log)}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.DataDir, snapshotsKept, c.raftLogger())
+	if err != nil {
+		return errors.Join(fmt.Errorf("open the snapshots: %w", err), bolt.Close())
+	}
+	has, err := raft.HasExistingState(bolt, bolt, snapshots)
+	if err != nil {
+		return errors.Join(fmt.Errorf("read the log: %w", err), bolt.Close())
+	}
+	c.founded = has || c.clusterID != ""
+	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: c.stream, MaxPool: 3, Timeout: raftIOTimeout, Logger: c.raftLogger(),
+		ServerAddressProvider: addresses{c},
+	})
+	c.raft, err = raft.NewRaft(c.raftConfig(t), c.fsm, c.stores.watchdog, bolt, snapshots, transport)
+	if err != nil {
+		return errors.Join(fmt.Errorf("start raft: %w", err), transport.Close(), bolt.Close())
+	}
+	return nil
+}
+
+func (c *Cluster) raftConfig(t timing) *raft.Config {
+	r := raft.DefaultConfig()
+	r.LocalID = raft.ServerID(c.cfg.NodeID)
+	r.HeartbeatTimeout, r.ElectionTimeout = t.heartbeat, t.election
+	r.LeaderLeaseTimeout, r.CommitTimeout = t.lease, t.commit
+	r.TrailingLogs, r.SnapshotThreshold, r.SnapshotInterval = trailingLogs, snapshotThreshold, snapshotInterval
+	r.ShutdownOnRemove = false // a node that is no voter today may be one tomorrow
+	r.Logger = c.raftLogger()
+	return r
+}
+
+func (c *Cluster) closeRaft() error {
+	var errs []error
+	if c.raft != nil {
+		errs = append(errs, c.raft.Shutdown().Error())
+	}
+	if c.stores.bolt != nil {
+		errs = append(errs, c.stores.bolt.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// addresses gives Raft the addresses that gossip knows now, whatever the log remembers.
+type addresses struct{ *Cluster }
+
+// ServerAddr returns where a voter serves Raft.
+func (a addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if addr := a.addrOf(string(id)); addr != "" {
+		return raft.ServerAddress(addr), nil
+	}
+	return "", fmt.Errorf("gossip does not know node %s", id)
+}
+
+// Leadership says who leads: by Raft's word on a voter, elsewhere by the newest hint.
+type Leadership struct {
+	NodeID, Addr string // empty while nobody is known to lead
+	Term         uint64
+	Self         bool
+}
+
+// Leadership returns who leads now, as far as this node knows.
+func (c *Cluster) Leadership() Leadership {
+	if _, id := c.raft.LeaderWithID(); id != "" {
+		l := Leadership{NodeID: string(id), Addr: c.addrOf(string(id)), Term: c.raft.CurrentTerm()}
+		l.Self = l.NodeID == c.cfg.NodeID && c.raft.State() == raft.Leader
+		if l.NodeID != c.cfg.NodeID || l.Self {
+			return l
+		}
+	}
+	votes := contains(c.configuredVoters(), c.cfg.NodeID)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.members[c.hint.NodeID]
+	if m == nil || m.State != stateAlive || m.Self {
+		return Leadership{}
+	}
+	if votes && c.hint.Term <= c.raft.CurrentTerm() { // Raft knows better; a removed voter does not
+		return Leadership{}
+	}
+	addr := c.hint.Addr
+	if addr == "" {
+		addr = m.RPCAddr
+	}
+	return Leadership{NodeID: c.hint.NodeID, Addr: addr, Term: c.hint.Term}
+}
+
+// SetLeaderHint tells of a leader that an order came from: agents hear of leaders in orders before
+// gossip tells them.
+func (c *Cluster) SetLeaderHint(nodeID, addr string, term uint64) {
+	c.mu.Lock()
+	newer := term > c.hint.Term
+	if newer {
+		c.hint = hint{NodeID: nodeID, Addr: addr, Term: term}
+	}
+	c.mu.Unlock()
+	if newer {
+		c.wake()
+	}
+}
+
+// followRaft announces each change of leadership and of the voters.
+func (c *Cluster) followRaft(ctx context.Context) error {
+	seen := make(chan raft.Observation, 16)
+	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState, raft.PeerObservation:
+			return true
+		}
+		return false
+	})
+	c.raft.RegisterObserver(observer)
+	defer c.raft.DeregisterObserver(observer)
+	// What an observation drops when the channel is full, and what followers' configurations change
+	// without one, is caught by looking now and then.
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	var before string
+	for {
+		now := fmt.Sprint(c.Leadership(), c.configuredVoters())
+		if now != before {
+			before = now
+			c.announce()
+		}
+		if id := c.fsm.ClusterID(); id != "" {
+			c.learnClusterID(id)
+		}
+		c.keepClusterID()
+		select {
+		case <-seen:
+		case <-c.news:
+			before = "" // announce
+		case <-c.fsm.Changed():
+		case <-look.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// announce tells the others, and those who wait on Changed, what this node is now.
+func (c *Cluster) announce() {
+	c.wake()
+	if err := c.gossip.UpdateNode(announceTimeout); err != nil {
+		c.cfg.Log.Debug("gossip has not passed on yet what this node is now", "err", err)
+	}
+}
+
+// configuredVoters returns the ids of the voters in this node's Raft configuration.
+func (c *Cluster) configuredVoters() []string {
+	f := c.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	var ids []string
+	for _, s := range f.Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, string(s.ID))
+		}
+	}
+	return ids
+}
+
+func (c *Cluster) apply(ctx context.Context, cmd *pb.Command) error {
+	raw, err := proto.Marshal(cmd)
+	if err != nil {
+		return fmt.Errorf("encode a command: %w", err)
+	}
+	f := c.raft.Apply(raw, enqueueTimeout)
+	if err := wait(ctx, f); err != nil {
+		return fmt.Errorf("write to the log: %w", err)
+	}
+	if refused, ok := f.Response().(error); ok {
+		return refused
+	}
+	return nil
+}
+
+// Barrier returns when this leader's state holds all that earlier leaders wrote.
+func (c *Cluster) Barrier(ctx context.Context) error {
+	return wait(ctx, c.raft.Barrier(enqueueTimeout))
+}
+
+// VerifyLeader asks a majority whether this node still leads.
+func (c *Cluster) VerifyLeader(ctx context.Context) error { return wait(ctx, c.raft.VerifyLeader()) }
+
+// TransferLeadership hands leadership to another voter.
+func (c *Cluster) TransferLeadership(ctx context.Context) error {
+	return wait(ctx, c.raft.LeadershipTransfer())
+}
+
+// wait waits for Raft, but not longer than ctx.
+func wait(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1) // the goroutine ends with the future, which Raft always completes
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *Cluster) raftLogger() hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Level: hclog.Info, DisableTime: true, Output: lineLog{c.cfg.Log, "raft"}})
+}

@@ -1,0 +1,78 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// unseenFactor is how many settle times a voter that has not been seen since this node started is
+// given to come back: after a power cut, some hosts take minutes.
+const unseenFactor = 60
+
+// keepVoters makes this node, while it leads, add and remove voters as planVoters says.
+func (c *Cluster) keepVoters(ctx context.Context) error {
+	look := time.NewTicker(c.cfg.timing().settle / 4)
+	defer look.Stop()
+	for {
+		changed := c.Changed()
+		if c.Leadership().Self {
+			step := planVoters(c.votersView())
+			if err := c.takeStep(step); err != nil && !errors.Is(err, raft.ErrNotLeader) {
+				c.cfg.Log.Warn("the voters could not be changed; trying again", "promote", step.Promote, "demote", step.Demote, "err", err)
+			} else if step != (voterChange{}) && err == nil {
+				c.announce()
+				continue
+			}
+		}
+		select {
+		case <-look.C:
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (c *Cluster) takeStep(step voterChange) error {
+	switch {
+	case step.Promote != "":
+		c.cfg.Log.Info("adding a voter", "node_id", step.Promote)
+		return c.raft.AddVoter(raft.ServerID(step.Promote), raft.ServerAddress(c.addrOf(step.Promote)), 0, enqueueTimeout).Error()
+	case step.Demote != "":
+		c.cfg.Log.Info("removing a voter", "node_id", step.Demote)
+		return c.raft.RemoveServer(raft.ServerID(step.Demote), 0, enqueueTimeout).Error()
+	}
+	return nil
+}
+
+func (c *Cluster) votersView() votersView {
+	voters := c.configuredVoters()
+	settle := c.cfg.timing().settle
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := votersView{Self: c.cfg.NodeID, Target: c.cfg.Voters}
+	for _, id := range voters {
+		if c.members[id] == nil { // known only by the log: gossip has not seen it since our start
+			v.Nodes = append(v.Nodes, nodeView{ID: id, Voter: true, Settled: time.Since(c.opened) >= unseenFactor*settle})
+		}
+	}
+	for id, m := range c.members {
+		v.Nodes = append(v.Nodes, nodeView{
+			ID: id, Voter: slices.Contains(voters, id),
+			Alive: m.State == stateAlive && !m.meta.GetLeaving(), Left: m.State == stateLeft || m.meta.GetLeaving(),
+			Settled: m.Self || time.Since(m.since) >= settle,
+		})
+	}
+	return v
+}
+
+func (c *Cluster) othersVote() bool {
+	ids := c.configuredVoters()
+	return len(ids) > 1 && contains(ids, c.cfg.NodeID)
+}
+
+func contains(ids []string, id string) bool { return slices.Contains(ids, id) }
