@@ -33,7 +33,7 @@ type testNode struct {
 	addr   string
 	server *grpc.Server
 	belief atomic.Pointer[belief]
-	looks  atomic.Int64 // how often the server asked who leads
+	looks  atomic.Int64                 // how often the server asked who leads
 	client pb.ControlPlaneServiceClient // asks this node
 
 	// before runs in each handler; nil does nothing.
@@ -238,8 +238,10 @@ func TestForwardedRequestIsNotForwardedAgain(t *testing.T) {
 	nodes := startNodes(t)
 	nodes[0].belief.Store(&belief{node: nodes[1]})
 	nodes[1].belief.Store(&belief{node: nodes[0]})
-	_, unaryErr := nodes[0].client.QueryInstance(t.Context(), &pb.QueryInstanceRequest{})
-	stream, err := nodes[0].client.ListInstances(t.Context(), &pb.ListInstancesRequest{})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	_, unaryErr := nodes[0].client.QueryInstance(ctx, &pb.QueryInstanceRequest{})
+	stream, err := nodes[0].client.ListInstances(ctx, &pb.ListInstancesRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,6 +285,35 @@ func TestLeaderThatDiesInFlightIsARetryableFailure(t *testing.T) {
 		if _, err := nodes[2].client.QueryInstance(t.Context(), &pb.QueryInstanceRequest{}); !Retryable(err) {
 			t.Errorf("afterwards: %v", err)
 		}
+	}
+}
+
+func TestForwardedCallMayTakeItsTime(t *testing.T) {
+	noLeaks(t)
+	nodes := startNodes(t)
+	nodes[0].before = func(context.Context) error {
+		waitForLooks(nodes[1], 3)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := nodes[1].client.QueryInstance(ctx, &pb.QueryInstanceRequest{}); err != nil {
+		t.Errorf("got %v", err)
+	}
+	nodes[1].looks.Store(0)
+	stream, err := nodes[1].client.ListInstances(ctx, &pb.ListInstancesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lastError(stream); !errors.Is(err, io.EOF) {
+		t.Errorf("the stream: %v", err)
+	}
+}
+
+// waitForLooks returns when n has looked often enough who leads, or after 5 s.
+func waitForLooks(n *testNode, looks int64) {
+	for deadline := time.Now().Add(5 * time.Second); n.looks.Load() < looks && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -430,7 +461,7 @@ func TestForwardingUnderHammer(t *testing.T) {
 				switch {
 				case err == nil:
 					ok.Add(1)
-				case ctx.Err() == nil && !Retryable(err):
+				case !ranOut(ctx, err) && !Retryable(err):
 					t.Errorf("got %v", err)
 				}
 			}
@@ -441,7 +472,7 @@ func TestForwardingUnderHammer(t *testing.T) {
 				if err == nil {
 					err = lastError(stream)
 				}
-				if !errors.Is(err, io.EOF) && ctx.Err() == nil && !Retryable(err) {
+				if !errors.Is(err, io.EOF) && !ranOut(ctx, err) && !Retryable(err) {
 					t.Errorf("got %v", err)
 				}
 			}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -192,13 +193,28 @@ func TestCutBreaksRaftAtOnceAndGRPCGoesOn(t *testing.T) {
 func TestClosingRaftsTransportEndsWhatItAccepted(t *testing.T) {
 	noLeaks(t)
 	a, b := startPort(t), startPort(t)
-	from := transport(t, a.RaftStream(a.Addr().String()))
-	to := transport(t, b.RaftStream(b.Addr().String()))
+	out, in := a.RaftStream(a.Addr().String()), b.RaftStream(b.Addr().String())
+	from, to := transport(t, out), transport(t, in)
 	if err := appendEntries(from, b); err != nil {
 		t.Fatal(err)
 	}
+	idle, err := out.Dial(raft.ServerAddress(b.Addr().String()), time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the idle connection to be accepted", func() bool {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		return len(in.conns) == 2
+	})
 	if err := to.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if err := idle.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := idle.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("an idle connection stayed open")
 	}
 	if err := appendEntries(from, b); err == nil {
 		t.Error("a closed transport answered")
@@ -255,6 +271,40 @@ func TestSilentConnectionIsClosedAfterItsTime(t *testing.T) {
 			t.Errorf("the caller saw %v", err)
 		}
 	})
+}
+
+func TestConnectionThatSaidWhatItIsMayPause(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for _, hello := range []string{"P", "R"} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPort(ln, nil)
+			stream := p.RaftStream("x:1")
+			ours, theirs := net.Pipe()
+			go p.decide(ours)
+			go func() {
+				_, _ = theirs.Write([]byte(hello))
+				time.Sleep(time.Hour) // of the bubble's time
+				_, _ = theirs.Write([]byte("x"))
+				_ = theirs.Close()
+			}()
+			listener := p.GRPC()
+			if hello == "R" {
+				listener = stream
+			}
+			conn, err := listener.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(conn)
+			if err != nil || !bytes.HasSuffix(got, []byte("x")) {
+				t.Errorf("%s: read %q, %v", hello, got, err)
+			}
+		})
+	}
 }
 
 func TestClosingThePortEndsSilentConnections(t *testing.T) {
@@ -349,7 +399,7 @@ func TestPortUnderHammer(t *testing.T) {
 		})
 		work.Go(func() {
 			for ctx.Err() == nil {
-				if err := healthy(ctx, conn); err != nil && ctx.Err() == nil {
+				if err := healthy(ctx, conn); err != nil && !ranOut(ctx, err) {
 					t.Errorf("gRPC: %v", err)
 				}
 			}
@@ -384,6 +434,7 @@ func TestPortUnderHammer(t *testing.T) {
 
 func FuzzFirstByte(f *testing.F) {
 	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+	f.Add([]byte("P"))
 	f.Add([]byte("R\x00\x01"))
 	f.Add([]byte("\x16\x03\x01"))
 	f.Add([]byte{})
@@ -396,9 +447,13 @@ func FuzzFirstByte(f *testing.F) {
 		p := newPort(ln, nil)
 		stream := p.RaftStream("x:1")
 		ours, theirs := net.Pipe()
+		routed := make(chan struct{})
 		var work sync.WaitGroup
 		work.Go(func() {
 			_, _ = theirs.Write(sent)
+			if len(sent) > 0 {
+				<-routed // unlike a socket, a pipe refuses a deadline once its other end is closed
+			}
 			_ = theirs.Close()
 		})
 		decided := make(chan struct{})
@@ -409,16 +464,19 @@ func FuzzFirstByte(f *testing.F) {
 		var got, want []byte
 		select {
 		case c := <-p.grpc.conns:
+			close(routed)
 			got, want = drain(t, c), sent
 			if sent[0] != 'P' {
 				t.Errorf("%q went to gRPC", sent)
 			}
 		case c := <-stream.lane.conns:
+			close(routed)
 			got, want = drain(t, c), sent[1:]
 			if sent[0] != 'R' {
 				t.Errorf("%q went to Raft", sent)
 			}
 		case <-decided:
+			close(routed)
 			if len(sent) > 0 && (sent[0] == 'P' || sent[0] == 'R') {
 				t.Errorf("%q was closed", sent)
 			}
