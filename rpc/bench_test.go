@@ -13,6 +13,7 @@ func BenchmarkUnary(b *testing.B) { benchmarkUnary(b, 0) }
 func BenchmarkUnaryForwarded(b *testing.B) { benchmarkUnary(b, 1) }
 
 func benchmarkUnary(b *testing.B, asked int) {
+	b.Helper()
 	nodes := startNodes(b)
 	req := &pb.QueryInstanceRequest{Ref: "0198c5a0-0000-7000-8000-000000000000"}
 	client := nodes[asked].client

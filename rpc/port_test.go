@@ -33,6 +33,7 @@ func startPort(t testing.TB) *Port {
 }
 
 func runPort(t testing.TB, p *Port) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
