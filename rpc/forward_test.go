@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -17,124 +16,6 @@ import (
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 )
-
-// belief is who a node thinks leads.
-type belief struct {
-	node *testNode
-	none bool
-}
-
-// testNode is a node as far as this package goes: a port, a server, and a control plane that says
-// which node served.
-type testNode struct {
-	pb.UnimplementedControlPlaneServiceServer
-
-	name   string
-	addr   string
-	server *grpc.Server
-	belief atomic.Pointer[belief]
-	looks  atomic.Int64                 // how often the server asked who leads
-	client pb.ControlPlaneServiceClient // asks this node
-
-	// before runs in each handler; nil does nothing.
-	before func(ctx context.Context) error
-
-	mu      sync.Mutex // guards started
-	started []string
-}
-
-func (n *testNode) Leader() (string, bool, bool) {
-	n.looks.Add(1)
-	b := n.belief.Load()
-	if b == nil || b.none {
-		return "", false, false
-	}
-	return b.node.addr, b.node == n, true
-}
-
-func (n *testNode) enter(ctx context.Context) error {
-	if n.before == nil {
-		return nil
-	}
-	return n.before(ctx)
-}
-
-func (n *testNode) StartInstance(ctx context.Context, req *pb.StartInstanceRequest) (*pb.StartInstanceResponse, error) {
-	n.mu.Lock()
-	resp := &pb.StartInstanceResponse{}
-	for _, id := range req.GetInstanceIds() {
-		if !slices.Contains(n.started, id) {
-			n.started = append(n.started, id)
-		}
-		resp.Instances = append(resp.Instances, &pb.Instance{InstanceId: id, NodeName: n.name, Spec: req.GetSpec()})
-	}
-	n.mu.Unlock()
-	return resp, n.enter(ctx)
-}
-
-func (n *testNode) QueryInstance(ctx context.Context, req *pb.QueryInstanceRequest) (*pb.QueryInstanceResponse, error) {
-	if err := n.enter(ctx); err != nil {
-		return nil, err
-	}
-	left := "none"
-	if deadline, ok := ctx.Deadline(); ok {
-		left = time.Until(deadline).Round(time.Second).String()
-	}
-	return &pb.QueryInstanceResponse{Instance: &pb.Instance{
-		InstanceId: req.GetRef(), NodeName: n.name, LastError: CorrelationID(ctx) + " " + left,
-	}}, nil
-}
-
-func (n *testNode) ListInstances(req *pb.ListInstancesRequest, stream grpc.ServerStreamingServer[pb.ListInstancesResponse]) error {
-	for i := range 3 {
-		page := make([]*pb.Instance, 1000)
-		for j := range page {
-			page[j] = &pb.Instance{InstanceId: fmt.Sprintf("%s-%d-%d", req.GetName(), i, j), NodeName: n.name}
-		}
-		if err := stream.Send(&pb.ListInstancesResponse{Instances: page}); err != nil {
-			return err
-		}
-	}
-	return n.enter(stream.Context())
-}
-
-func (n *testNode) WatchEvents(_ *pb.WatchEventsRequest, stream grpc.ServerStreamingServer[pb.WatchEventsResponse]) error {
-	if err := stream.Send(&pb.WatchEventsResponse{Events: []*pb.Event{{NodeId: n.name}}}); err != nil {
-		return err
-	}
-	<-stream.Context().Done()
-	return stream.Context().Err()
-}
-
-func (n *testNode) ListMembers(context.Context, *pb.ListMembersRequest) (*pb.ListMembersResponse, error) {
-	return &pb.ListMembersResponse{Members: []*pb.Member{{Name: n.name}}}, nil
-}
-
-// startNodes starts three nodes; the first leads.
-func startNodes(t testing.TB) [3]*testNode {
-	t.Helper()
-	var nodes [3]*testNode
-	for i := range nodes {
-		p := startPort(t)
-		peers := NewPeers()
-		t.Cleanup(func() { _ = peers.Close() })
-		n := &testNode{name: fmt.Sprintf("n%d", i), addr: p.Addr().String()}
-		n.server = NewServer(ServerConfig{Leader: n, Peers: peers})
-		pb.RegisterControlPlaneServiceServer(n.server, n)
-		serve(t, p, n.server)
-		n.client = pb.NewControlPlaneServiceClient(dial(t, n.addr))
-		nodes[i] = n
-	}
-	elect(nodes[0], nodes[:]...)
-	return nodes
-}
-
-// elect makes voters believe that leader leads.
-func elect(leader *testNode, voters ...*testNode) {
-	for _, v := range voters {
-		v.belief.Store(&belief{node: leader})
-	}
-}
 
 func TestEveryMethodIsForwardedOrServedByTheNodeAsked(t *testing.T) {
 	// FollowLogs passes its stream to an agent, not to the leader.
