@@ -1,0 +1,134 @@
+package modulestore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// MaxSize is the largest module that is taken, in bytes.
+const MaxSize = 256 << 20
+
+const (
+	moduleSuffix = ".wasm"
+	partSuffix   = ".part"
+)
+
+// ErrNotFound says that the store does not hold a module.
+var ErrNotFound = errors.New("the store does not hold it")
+
+// DamagedError says that a stored module is not what its name says. It has been removed.
+type DamagedError struct{ Hash Hash }
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("module %s was damaged on disk and has been removed; it is fetched again from a peer", e.Hash.Short())
+}
+
+// Store is a directory of modules. Its methods are safe for concurrent use.
+type Store struct {
+	dir string
+
+	mu        sync.Mutex        // guards receiving
+	receiving map[Hash]struct{} // modules whose part file a transfer writes now
+}
+
+// Info describes a module that is held.
+type Info struct {
+	Hash     Hash
+	Size     int64 // bytes
+	StoredAt time.Time
+}
+
+// Open opens the store in a directory, which it makes if need be.
+func Open(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the module store: %w", err)
+	}
+	seconds, err := filepath.Glob(filepath.Join(dir, "*.*"+partSuffix)) // of a process that died
+	if err != nil {
+		return nil, fmt.Errorf("clean the module store: %w", err)
+	}
+	for _, path := range seconds {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("clean the module store: %w", err)
+		}
+	}
+	return &Store{dir: dir, receiving: map[Hash]struct{}{}}, nil
+}
+
+// Has says whether a module is held, and how large it is.
+func (s *Store) Has(h Hash) (size int64, ok bool) {
+	info, err := os.Stat(s.path(h))
+	if err != nil {
+		return 0, false
+	}
+	return info.Size(), true
+}
+
+// Open opens a module's bytes for reading, without verifying them: whoever receives them does.
+func (s *Store) Open(h Hash) (io.ReadSeekCloser, int64, error) {
+	f, err := os.Open(s.path(h))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fmt.Errorf("module %s: %w", h.Short(), ErrNotFound)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("module %s: %w", h.Short(), err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("module %s: %w", h.Short(), err), f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+// Read returns a module's bytes, verified. A damaged module is removed, and the error is a
+// [*DamagedError].
+func (s *Store) Read(h Hash) ([]byte, error) {
+	module, err := os.ReadFile(s.path(h))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("module %s: %w", h.Short(), ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w", h.Short(), err)
+	}
+	if Sum(module) != h {
+		return nil, errors.Join(&DamagedError{Hash: h}, os.Remove(s.path(h)))
+	}
+	return module, nil
+}
+
+// List returns what is held, by hash.
+func (s *Store) List() ([]Info, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list the module store: %w", err)
+	}
+	var all []Info
+	for _, e := range entries {
+		digits, ok := strings.CutSuffix(e.Name(), moduleSuffix)
+		if !ok {
+			continue
+		}
+		h, err := ParseHash(prefix + digits)
+		if err != nil {
+			continue // somebody else's file
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("module %s: %w", h.Short(), err)
+		}
+		all = append(all, Info{Hash: h, Size: info.Size(), StoredAt: info.ModTime()})
+	}
+	return all, nil
+}
+
+func (s *Store) path(h Hash) string { return filepath.Join(s.dir, h.digits()+moduleSuffix) }
