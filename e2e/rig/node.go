@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -163,20 +161,6 @@ func (n *Node) Log() string {
 		return err.Error()
 	}
 	return string(raw)
-}
-
-// RSS returns the process's resident memory in bytes, as /proc has it.
-func (n *Node) RSS() (uint64, error) {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(n.PID()), "statm"))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(raw))
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("odd statm: %q", raw)
-	}
-	pages, err := strconv.ParseUint(fields[1], 10, 64)
-	return pages * uint64(os.Getpagesize()), err
 }
 
 func (n *Node) process() (*exec.Cmd, chan struct{}) {

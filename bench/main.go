@@ -1,0 +1,72 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/wasmatrix/wasmatrix/e2e/rig"
+)
+
+// figure is one group of measurements, taken on clusters of its own.
+type figure struct {
+	name    string
+	measure func(*bench)
+}
+
+var figures = []figure{
+	{"binary", binarySize},
+	{"idle", idleNodes},
+	{"start", startCached},
+	{"count", countThousand},
+	{"density", tenThousandIdle},
+	{"failover", leaderKilled},
+	{"rebuild", rebuildFacts},
+}
+
+func main() {
+	only := flag.String("only", "", "comma-separated figures to measure; all by default: "+names())
+	rounds := flag.Int("rounds", 20, "how often the leader is killed")
+	flag.Parse()
+	if err := run(*only, *rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(only string, rounds int) error {
+	root, err := rig.Root()
+	if err != nil {
+		return err
+	}
+	b := &bench{root: root, product: rig.Binary(filepath.Join(root, "bin", "wasmatrix")), rounds: rounds}
+	if _, err := os.Stat(string(b.product)); err != nil {
+		return fmt.Errorf("%w: run `make build` first", err)
+	}
+	fmt.Println(machine())
+	failed := 0
+	for _, f := range figures {
+		if only != "" && !strings.Contains(","+only+",", ","+f.name+",") {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "measuring %s\n", f.name)
+		if !b.take(f) {
+			failed++
+		}
+	}
+	b.print(os.Stdout)
+	if failed > 0 {
+		return fmt.Errorf("%d of the measurements broke off", failed)
+	}
+	return nil
+}
+
+func names() string {
+	var all []string
+	for _, f := range figures {
+		all = append(all, f.name)
+	}
+	return strings.Join(all, ", ")
+}
