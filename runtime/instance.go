@@ -1,0 +1,156 @@
+package runtime
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	goruntime "runtime"
+	"slices"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+	"github.com/tetratelabs/wazero/sys"
+)
+
+// Spec is what one guest is given.
+type Spec struct {
+	Name string // for error messages
+	// The arguments, the first of which is by custom the program's own name.
+	Args []string
+	Env  map[string]string
+	// The most linear memory it may have, in bytes.
+	MemoryLimit uint64
+	// Where its output goes; nil to drop it. Writes must not block for long.
+	Stdout, Stderr io.Writer
+}
+
+// Instance is one guest, ready to run once.
+type Instance struct {
+	name   string
+	module api.Module
+	start  api.Function
+	sleep  *sleeper
+}
+
+// Exit is how a run ended: by exiting, by a trap, or by interruption.
+type Exit struct {
+	Code        int32  // the exit code, where HasCode
+	HasCode     bool   // the guest exited by itself
+	Trap        string // why it was ended, in words such as "wasm trap: unreachable executed in func main.run"
+	Interrupted bool   // the context ended first
+}
+
+// Instantiate makes a guest of a module. A module that needs more memory than the limit is an
+// [*InvalidModuleError].
+func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instance, err error) {
+	if need := m.MinMemory(); need > s.MemoryLimit {
+		return nil, tooLittleMemory(need, s.MemoryLimit)
+	}
+	i := &Instance{name: s.Name, sleep: &sleeper{ctx: ctx}}
+	memory := &allocator{limit: s.MemoryLimit}
+	defer func() {
+		if p := recover(); p != nil { // wazero takes memory that it does not get for a bug
+			switch {
+			case memory.need > 0:
+				err = tooLittleMemory(memory.need, s.MemoryLimit)
+			case memory.err != nil:
+				err = memory.err
+			default:
+				e.log.Error("instantiation panicked", "instance_id", s.Name, "err", p)
+				err = fmt.Errorf("instantiate: %v", p)
+			}
+		}
+	}()
+	i.module, err = e.runtime.InstantiateModule(experimental.WithMemoryAllocator(ctx, memory), m.compiled, i.config(s))
+	switch {
+	case memory.need > 0:
+		return nil, tooLittleMemory(memory.need, s.MemoryLimit)
+	case memory.err != nil:
+		return nil, memory.err
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("instantiate: %w", ctx.Err())
+	case err != nil:
+		return nil, errors.New(trapText(err))
+	}
+	i.start = i.module.ExportedFunction("_start")
+	return i, nil
+}
+
+func (i *Instance) config(s Spec) wazero.ModuleConfig {
+	c := wazero.NewModuleConfig().
+		WithName("").         // anonymous: many instances of one module
+		WithStartFunctions(). // Run calls _start
+		WithArgs(s.Args...).
+		WithSysWalltime().WithSysNanotime().
+		WithNanosleep(i.sleep.sleep).WithOsyield(goruntime.Gosched).
+		WithRandSource(rand.Reader)
+	for _, key := range slices.Sorted(maps.Keys(s.Env)) {
+		c = c.WithEnv(key, s.Env[key])
+	}
+	if s.Stdout != nil {
+		c = c.WithStdout(s.Stdout)
+	}
+	if s.Stderr != nil {
+		c = c.WithStderr(s.Stderr)
+	}
+	return c
+}
+
+func tooLittleMemory(need, limit uint64) error {
+	return invalid("the module starts with %s of memory, more than its limit of %s: give --memory %s or more",
+		humanize.IBytes(need), humanize.IBytes(limit), flagSize(need))
+}
+
+// flagSize spells a size as --memory takes it, rounded up to whole MiB.
+func flagSize(bytes uint64) string { return fmt.Sprintf("%dMiB", (bytes+1<<20-1)>>20) }
+
+// Run runs the guest to its end and frees all that it had. When ctx ends, so does the guest, whatever
+// it is doing.
+func (i *Instance) Run(ctx context.Context) (exit Exit) {
+	defer func() {
+		if p := recover(); p != nil { // a bug in the host, which must end nobody but this guest
+			exit = Exit{Trap: fmt.Sprintf("wasmatrix failed while it ran the guest: %v", p)}
+		}
+	}()
+	// Freed with a context of its own: ctx may have ended.
+	defer func() { _ = i.module.Close(context.WithoutCancel(ctx)) }()
+	i.sleep.ctx = ctx
+	_, err := i.start.Call(ctx)
+	var exited *sys.ExitError
+	switch {
+	case err == nil:
+		return Exit{HasCode: true}
+	case !errors.As(err, &exited):
+		return Exit{Trap: trapText(err)}
+	case ctx.Err() != nil && (exited.ExitCode() == sys.ExitCodeContextCanceled || exited.ExitCode() == sys.ExitCodeDeadlineExceeded):
+		return Exit{Interrupted: true}
+	}
+	return Exit{HasCode: true, Code: int32(exited.ExitCode())}
+}
+
+// Close frees an instance that is not run.
+func (i *Instance) Close(ctx context.Context) error { return i.module.Close(ctx) }
+
+// sleeper makes a guest's sleep end with its context.
+type sleeper struct {
+	ctx context.Context // of the run; set before the guest begins, read by the guest's own goroutine
+}
+
+func (s *sleeper) sleep(nanoseconds int64) {
+	if nanoseconds <= 0 {
+		goruntime.Gosched()
+		return
+	}
+	timer := time.NewTimer(time.Duration(nanoseconds))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.ctx.Done():
+	}
+}

@@ -1,0 +1,127 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/tetratelabs/wazero"
+)
+
+// Module is compiled code, shared by all instances of it. Whoever got it from Compile releases it.
+type Module struct {
+	engine *Engine
+	hash   string
+	ready  chan struct{} // closed when compiled or err is set
+
+	compiled wazero.CompiledModule
+	err      error
+
+	users int // guarded by Engine.mu
+}
+
+// Compile returns a module's code: from memory, from disk, or else by compiling what load returns.
+// Callers with the same hash at the same time share one compilation. What can't run is an
+// [*InvalidModuleError].
+func (e *Engine) Compile(ctx context.Context, hash string, load func(context.Context) ([]byte, error)) (*Module, error) {
+	m, first := e.acquire(hash)
+	if first {
+		// It goes on if the caller gives up, as others may wait for it too.
+		go func() {
+			m.compiled, m.err = e.compile(context.WithoutCancel(ctx), load)
+			close(m.ready)
+		}()
+	}
+	select {
+	case <-m.ready:
+	case <-ctx.Done():
+		go func() { // compiling ends by itself, and then nobody may want it
+			<-m.ready
+			m.Release()
+		}()
+		return nil, ctx.Err()
+	}
+	if m.err != nil {
+		m.Release()
+		return nil, m.err
+	}
+	return m, nil
+}
+
+func (e *Engine) acquire(hash string) (m *Module, first bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if m = e.modules[hash]; m != nil {
+		if m.users == 0 {
+			e.unused = slices.DeleteFunc(e.unused, func(u *Module) bool { return u == m })
+		}
+		m.users++
+		return m, false
+	}
+	m = &Module{engine: e, hash: hash, ready: make(chan struct{}), users: 1}
+	e.modules[hash] = m
+	return m, true
+}
+
+func (e *Engine) compile(ctx context.Context, load func(context.Context) ([]byte, error)) (compiled wazero.CompiledModule, err error) {
+	e.compiling <- struct{}{}
+	defer func() { <-e.compiling }()
+	bytes, err := load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load the module: %w", err)
+	}
+	if err := Check(bytes); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if p := recover(); p != nil { // a bug that outside bytes found in the compiler ends only them
+			e.log.Error("the compiler panicked", "err", p)
+			compiled, err = nil, invalid("the module made the compiler fail (%v)", p)
+		}
+	}()
+	compiled, err = e.runtime.CompileModule(ctx, bytes)
+	if err != nil {
+		return nil, compileError(err)
+	}
+	if err := e.checkCompiled(compiled); err != nil {
+		_ = compiled.Close(ctx)
+		return nil, err
+	}
+	return compiled, nil
+}
+
+// Release gives the module back. Its code stays in memory for a while.
+func (m *Module) Release() {
+	e := m.engine
+	var drop *Module
+	e.mu.Lock()
+	m.users--
+	switch {
+	case m.users > 0:
+	case m.err != nil: // the next caller tries again
+		delete(e.modules, m.hash)
+	default:
+		e.unused = append(e.unused, m)
+		if len(e.unused) > keepUnused {
+			drop = e.unused[0]
+			e.unused = e.unused[1:]
+			delete(e.modules, drop.hash)
+		}
+	}
+	e.mu.Unlock()
+	if drop != nil {
+		if err := drop.compiled.Close(context.Background()); err != nil {
+			e.log.Warn("compiled code could not be freed", "module", drop.hash, "err", err)
+		}
+	}
+}
+
+// MinMemory is how much linear memory the module starts with, in bytes, as far as it shows: a memory
+// that is not exported shows at instantiation.
+func (m *Module) MinMemory() uint64 {
+	var pages uint64
+	for _, mem := range m.compiled.ExportedMemories() {
+		pages += uint64(mem.Min())
+	}
+	return pages * pageBytes
+}
