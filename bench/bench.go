@@ -5,18 +5,15 @@ import (
 	"io"
 	"os"
 	"slices"
-	"testing"
 	"text/tabwriter"
 	"time"
 
 	"github.com/wasmatrix/wasmatrix/e2e/rig"
 )
 
-// bench takes measurements one after the other. It stands in for a test where the rig and the
-// guests want one: what they create lasts until the end of the measurement.
+// bench takes measurements one after the other. It stands in for a test where the rig wants one:
+// what that creates lasts until the end of the measurement.
 type bench struct {
-	testing.TB // for its unexported method; all that is called is below
-
 	root    string
 	product rig.Binary
 	rounds  int
@@ -101,7 +98,7 @@ func quantile(sample []time.Duration, q float64) time.Duration {
 	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
 }
 
-// The part of testing.TB that the rig and the guests use.
+var _ rig.T = (*bench)(nil)
 
 // Helper does nothing: there is no stack to cut.
 func (b *bench) Helper() {}
@@ -111,9 +108,6 @@ func (b *bench) Failed() bool { return b.failed }
 
 // Cleanup keeps what is to be undone after the measurement.
 func (b *bench) Cleanup(undo func()) { b.cleanups = append(b.cleanups, undo) }
-
-// Log writes to stderr.
-func (b *bench) Log(args ...any) { fmt.Fprintln(os.Stderr, args...) }
 
 // Logf writes to stderr.
 func (b *bench) Logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
@@ -127,7 +121,7 @@ func (b *bench) Errorf(format string, args ...any) {
 // Fatal ends the measurement.
 func (b *bench) Fatal(args ...any) {
 	b.failed = true
-	b.Log(args...)
+	fmt.Fprintln(os.Stderr, args...)
 	panic(broken{})
 }
 
