@@ -34,7 +34,7 @@ func trapText(err error) string {
 
 // frame is a stack frame as wazero prints it: "\tmodule.name(params) results". The module is empty
 // for guests, and a name may itself hold dots and brackets, as Go's methods do.
-var frame = regexp.MustCompile(`^\s*\.?(.*)\([a-z0-9,]*\)(?: [a-z0-9]+| \([a-z0-9,]*\))?$`)
+var frame = regexp.MustCompile(`^\s*\.?(.*?)\([a-z0-9,]*\)(?: [a-z0-9]+| \([a-z0-9,]*\))?$`)
 
 func frameName(line string) string {
 	if m := frame.FindStringSubmatch(line); m != nil {

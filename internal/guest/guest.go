@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -32,6 +33,22 @@ func Go(tb testing.TB, dir string) string {
 func C(tb testing.TB, file string) string {
 	tb.Helper()
 	return must(tb)(BuildC(context.Background(), file))
+}
+
+// Actor returns the path of a small guest in C that does what its arguments say, one after the other:
+// see testdata/actor.c.
+func Actor(tb testing.TB) string {
+	tb.Helper()
+	return must(tb)(BuildActor(context.Background()))
+}
+
+// BuildActor builds the guest of [Actor].
+func BuildActor(ctx context.Context) (string, error) {
+	_, here, _, ok := runtime.Caller(0)
+	if !ok {
+		return "", errors.New("guest actor: the sources of this program are not known")
+	}
+	return BuildC(ctx, filepath.Join(filepath.Dir(here), "testdata", "actor.c"))
 }
 
 func must(tb testing.TB) func(string, error) string {
