@@ -212,7 +212,10 @@ func (f *fetcher) fetchFrom(ctx context.Context, hash modulestore.Hash, s Voter)
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return got, in.Commit()
+			if err := in.Commit(); err != nil {
+				return 0, err // wrong bytes are no progress
+			}
+			return got, nil
 		}
 		if err != nil {
 			return got, causeOr(ctx, err)

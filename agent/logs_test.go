@@ -67,7 +67,7 @@ func TestFloodTakesItsRingAndNoMore(t *testing.T) {
 	h.mustStart(spec(hash, "flood"), id)
 	eventually(t, "a line about what was dropped", func() error {
 		for _, l := range h.logs(&pb.StreamLogsRequest{InstanceId: id}) {
-			if strings.HasPrefix(l, "wasmatrix ") && strings.Contains(l, "dropped here") {
+			if strings.HasPrefix(l, "wasmatrix ") && strings.Contains(l, "dropped from here on") {
 				return nil
 			}
 		}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -47,7 +48,11 @@ func (s *moduleService) StatModule(_ context.Context, req *pb.StatModuleRequest)
 // ListModules implements the RPC of that name.
 func (s *moduleService) ListModules(context.Context, *pb.ListModulesRequest) (*pb.ListModulesResponse, error) {
 	resp := &pb.ListModulesResponse{}
-	for _, m := range s.agent.store.List() {
+	held, err := s.agent.store.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range held {
 		resp.Modules = append(resp.Modules, &pb.Module{
 			ModuleHash: string(m.Hash), SizeBytes: uint64(m.Size), StoredAt: timestamppb.New(m.StoredAt),
 		})
@@ -62,13 +67,13 @@ func (s *moduleService) FetchModule(req *pb.FetchModuleRequest, stream grpc.Serv
 		return err
 	}
 	r, size, err := s.agent.store.Open(hash)
-	if err != nil {
-		if _, ok := s.agent.store.Has(hash); !ok {
-			return rpc.Errorf(rpc.ModuleNotFound, "node %s does not hold module %s", s.agent.cfg.NodeName, hash)
-		}
-		return fmt.Errorf("open module %s: %w", hash.Short(), err)
+	if errors.Is(err, modulestore.ErrNotFound) {
+		return rpc.Errorf(rpc.ModuleNotFound, "node %s does not hold module %s", s.agent.cfg.NodeName, hash)
 	}
-	defer r.Close() // only read
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }() // it was only read
 	if req.GetOffset() > uint64(size) {
 		return rpc.Errorf(rpc.InvalidRequest, "module %s has %d bytes: there is nothing at offset %d", hash.Short(), size, req.GetOffset())
 	}
@@ -96,8 +101,8 @@ func (s *moduleService) PushModule(stream grpc.ClientStreamingServer[pb.PushModu
 	if err != nil {
 		return err
 	}
-	if size := first.GetSizeBytes(); size == 0 || size > modulestore.MaxSize {
-		return rpc.Errorf(rpc.InvalidRequest, "module %s of %d bytes: want from 1 to %d", hash.Short(), size, modulestore.MaxSize)
+	if size := first.GetSizeBytes(); size > modulestore.MaxSize {
+		return rpc.Errorf(rpc.InvalidRequest, "module %s has %d bytes: at most %d are taken", hash.Short(), size, modulestore.MaxSize)
 	}
 	if _, ok := a.store.Has(hash); !ok {
 		select {
@@ -118,20 +123,30 @@ func (s *moduleService) PushModule(stream grpc.ClientStreamingServer[pb.PushModu
 	return stream.SendAndClose(resp)
 }
 
-// receive takes a module in, from its first message on.
+// receive takes a module in, from its first message on. What can't be a module that runs here is
+// refused at its first bytes.
 func (a *Agent) receive(hash modulestore.Hash, m *pb.PushModuleRequest, stream grpc.ClientStreamingServer[pb.PushModuleRequest, pb.PushModuleResponse]) (err error) {
+	if err := wasm.Check(m.GetChunk()); err != nil {
+		return rpc.Errorf(rpc.InvalidRequest, "module %s: %w", hash.Short(), err)
+	}
 	in, err := a.store.Receive(hash, int64(m.GetSizeBytes()))
 	if err != nil {
-		return fmt.Errorf("module %s: %w", hash.Short(), err)
+		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	skip := in.Offset() // what an earlier transfer left
+	held := in.Offset() // what an earlier transfer left, and this one brings again
+	sum, got, size := sha256.New(), uint64(0), m.GetSizeBytes()
 	for {
 		chunk := m.GetChunk()
-		n := min(skip, int64(len(chunk)))
-		skip -= n
-		if _, err := in.Write(chunk[n:]); err != nil {
-			return fmt.Errorf("module %s: %w", hash.Short(), err)
+		sum.Write(chunk)
+		got += uint64(len(chunk))
+		if got > size {
+			return rpc.Errorf(rpc.InvalidRequest, "module %s: more came than the %d bytes that were announced", hash.Short(), size)
+		}
+		known := min(held, int64(len(chunk)))
+		held -= known
+		if _, err := in.Write(chunk[known:]); err != nil {
+			return err
 		}
 		if m, err = stream.Recv(); errors.Is(err, io.EOF) {
 			break
@@ -139,7 +154,14 @@ func (a *Agent) receive(hash modulestore.Hash, m *pb.PushModuleRequest, stream g
 			return fmt.Errorf("receive module %s: %w", hash.Short(), err)
 		}
 	}
-	return in.Commit()
+	if got < size {
+		return rpc.Errorf(rpc.InvalidRequest, "module %s: %d bytes came of the %d that were announced", hash.Short(), got, size)
+	}
+	err = in.Commit()
+	if pushed := modulestore.Hash(fmt.Sprintf("sha256:%x", sum.Sum(nil))); err != nil && pushed != hash {
+		return rpc.Errorf(rpc.InvalidRequest, "the bytes that came are not module %s but %s", hash, pushed)
+	}
+	return err
 }
 
 // copyToVoters passes a module on to the voters, and returns the ids of those that hold it now. It is
@@ -188,7 +210,7 @@ func (a *Agent) copyTo(ctx context.Context, v Voter, hash modulestore.Hash, size
 	if err != nil {
 		return err
 	}
-	defer r.Close() // only read
+	defer func() { _ = r.Close() }() // it was only read
 	stream, err := client.PushModule(ctx)
 	if err != nil {
 		return err
@@ -234,5 +256,3 @@ func parseHash(s string) (modulestore.Hash, error) {
 	}
 	return hash, nil
 }
-
-var _ = wasm.Check

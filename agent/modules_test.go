@@ -221,11 +221,11 @@ func TestBadPushIsRefusedInWords(t *testing.T) {
 		hash   string
 		says   string
 	}{
-		{"empty", nil, hashOf(nil), ""},
-		{"text", []byte("#!/bin/sh\necho hello\n"), "", "wasm"},
+		{"empty", nil, hashOf(nil), "empty"},
+		{"text", []byte("#!/bin/sh\necho hello\n"), "", "no webassembly module"},
 		{"component", []byte("\x00asm\x0d\x00\x01\x00"), "", "component"},
-		{"truncated", module[:len(module)/2], "", ""},
-		{"another hash", module, hashOf([]byte("other")), ""},
+		{"truncated", module[:6], "", "truncated"},
+		{"another hash", module, hashOf([]byte("other")), "not module"},
 		{"no hash", module, "sha256:123", ""},
 	} {
 		if c.hash == "" {

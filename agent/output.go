@@ -136,6 +136,10 @@ func (o *output) last() uint64 {
 
 func (o *output) keepLocked(now time.Time, stream byte, line []byte) {
 	if !o.bucket.take(now, len(line)+entryOverhead, o.limits) {
+		if o.dropped == 0 { // said at once: a reader in the midst of a flood must see why there is no more
+			o.ring.append(now, streamAgent, fmt.Appendf(nil,
+				"output is dropped from here on: the instance writes more than %d bytes a second", o.limits.rate))
+		}
 		o.dropped += len(line) + 1
 		return
 	}
@@ -145,8 +149,7 @@ func (o *output) keepLocked(now time.Time, stream byte, line []byte) {
 
 func (o *output) tellDroppedLocked(now time.Time) {
 	if o.dropped > 0 {
-		o.ring.append(now, streamAgent, fmt.Appendf(nil,
-			"%d bytes of output dropped here: the instance wrote more than %d bytes a second", o.dropped, o.limits.rate))
+		o.ring.append(now, streamAgent, fmt.Appendf(nil, "%d bytes of output were dropped here", o.dropped))
 		o.dropped = 0
 	}
 }
