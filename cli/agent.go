@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/wasmatrix/wasmatrix/node"
+)
+
+// memoryShare is the part of the host's memory that instances may have: the rest is for the node and
+// its host.
+const memoryShare = 0.8
+
+func agentCommand(build Build) *cli.Command {
+	return &cli.Command{
+		Name:      "agent",
+		Usage:     "run a node",
+		ArgsUsage: " ",
+		Description: "Without --join, and with an empty data dir, the node founds a new cluster; with it, it goes on trying\n" +
+			"until it is in. SIGTERM and SIGINT make it leave in order; a second one ends it at once.\n\n" +
+			"There is no authentication yet: whoever reaches its ports can run code.",
+		Flags: []cli.Flag{
+			&cli.StringSliceFlag{Name: "join", Usage: "join through these gossip `ADDRESSES` of any members; repeatable, or with commas", EnvVars: env("join")},
+			&cli.IntFlag{Name: "bootstrap-expect", Usage: "found nothing alone: the first `N` that see each other do it together; the same on each of them", EnvVars: env("bootstrap-expect")},
+			&cli.StringFlag{Name: "name", Usage: "call the node this; unique in the cluster", DefaultText: "the host's name", EnvVars: env("name")},
+			&cli.StringFlag{Name: "data-dir", Usage: "keep everything in this `DIR`", DefaultText: "/var/lib/wasmatrix as root, else $XDG_DATA_HOME/wasmatrix", EnvVars: env("data-dir")},
+			&cli.StringFlag{Name: "bind", Value: "127.0.0.1", Usage: "listen on this `IP` with all ports", EnvVars: env("bind")},
+			&cli.StringFlag{Name: "advertise", Usage: "have others dial this `IP`", DefaultText: "from --bind, else the first private address", EnvVars: env("advertise")},
+			&cli.IntFlag{Name: "gossip-port", Value: 7400, Usage: "TCP and UDP `PORT` of gossip", EnvVars: env("gossip-port")},
+			&cli.IntFlag{Name: "rpc-port", Value: 7401, Usage: "TCP `PORT` of gRPC and Raft", EnvVars: env("rpc-port")},
+			&cli.IntFlag{Name: "http-port", Value: 7402, Usage: "TCP `PORT` of status page, JSON and metrics", EnvVars: env("http-port")},
+			&cli.IntFlag{Name: "voters", Value: 3, Usage: "keep `N` Raft voters in the cluster, an odd number; other nodes are agents only", EnvVars: env("voters")},
+			&cli.StringSliceFlag{Name: "label", Usage: "give the node a `K=V` for constraints; repeatable, or with commas", EnvVars: env("label")},
+			&cli.IntFlag{Name: "max-instances", Value: 10_000, Usage: "refuse more than `N` instances", EnvVars: env("max-instances")},
+			&cli.StringFlag{Name: "max-memory", Usage: "refuse instances whose memory limits add up to more than this `SIZE`", DefaultText: "80% of RAM", EnvVars: env("max-memory")},
+			&cli.Float64Flag{Name: "timing-multiplier", Value: 1, Usage: "stretch the timeouts of gossip and Raft by this `FACTOR`, for slow networks and hosts", EnvVars: env("timing-multiplier")},
+			&cli.DurationFlag{Name: "drain-timeout", Value: 30 * time.Second, Usage: "leave within this `TIME`", EnvVars: env("drain-timeout")},
+			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "log from this `LEVEL` on: debug, info, warn or error", EnvVars: env("log-level")},
+			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "log in this `FORMAT`: text or json", EnvVars: env("log-format")},
+		},
+		Action: func(c *cli.Context) error {
+			if _, err := exactly(c); err != nil {
+				return err
+			}
+			log, err := logger(c, c.App.ErrWriter)
+			if err != nil {
+				return err
+			}
+			cfg, err := agentConfig(c, build, log)
+			if err != nil {
+				return err
+			}
+			ctx, stop := untilSignal(c.Context, os.Exit)
+			defer stop()
+			return node.Run(ctx, cfg)
+		},
+	}
+}
+
+// agentConfig reads the flags of a node.
+func agentConfig(c *cli.Context, build Build, log *slog.Logger) (node.Config, error) {
+	cfg := node.Config{
+		NodeName:         c.String("name"),
+		DataDir:          c.String("data-dir"),
+		Bind:             c.String("bind"),
+		Advertise:        c.String("advertise"),
+		GossipPort:       c.Int("gossip-port"),
+		RPCPort:          c.Int("rpc-port"),
+		HTTPPort:         c.Int("http-port"),
+		Join:             splitCommas(c.StringSlice("join")),
+		BootstrapExpect:  c.Int("bootstrap-expect"),
+		Voters:           c.Int("voters"),
+		TimingMultiplier: c.Float64("timing-multiplier"),
+		MaxInstances:     c.Int("max-instances"),
+		DrainTimeout:     c.Duration("drain-timeout"),
+		Version:          build.Version,
+		Log:              log,
+	}
+	cfg.Ready = func(info node.Info) { tellNext(log, cfg, info) }
+	var err error
+	if cfg.Labels, err = pairsOf(c, "label", splitCommas(c.StringSlice("label"))); err != nil {
+		return cfg, err
+	}
+	if cfg.NodeName == "" {
+		if cfg.NodeName, err = os.Hostname(); err != nil {
+			return cfg, usagef(c, "the host has no name (%s): give --name", err)
+		}
+	}
+	if cfg.DataDir == "" {
+		if cfg.DataDir, err = dataDir(); err != nil {
+			return cfg, usagef(c, "no place for the node's data (%s): give --data-dir", err)
+		}
+	}
+	if c.String("max-memory") != "" {
+		if cfg.MaxMemory, err = sizeOf(c, "max-memory"); err != nil {
+			return cfg, err
+		}
+	} else {
+		total, err := hostMemory()
+		if err != nil {
+			return cfg, usagef(c, "the host does not tell its memory (%s): give --max-memory", err)
+		}
+		cfg.MaxMemory = uint64(float64(total) * memoryShare)
+	}
+	if err := cfg.Validate(); err != nil {
+		return cfg, usagef(c, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return cfg, nil
+}
+
+// dataDir returns where a node keeps its data if nobody says otherwise.
+func dataDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/lib/wasmatrix", nil
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) { // the specification has relative ones ignored
+		return filepath.Join(dir, "wasmatrix"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(home, ".local", "share", "wasmatrix"), nil
+}
+
+func logger(c *cli.Context, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+		return nil, usagef(c, "--log-level %q: want debug, info, warn or error", c.String("log-level"))
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch format := c.String("log-format"); format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	default:
+		return nil, usagef(c, "--log-format %q: want text or json", format)
+	}
+}
+
+// tellNext says where the node is, and what to type next.
+func tellNext(log *slog.Logger, cfg node.Config, info node.Info) {
+	log.Info("ready", "node", info.NodeName, "node_id", info.NodeID, "cluster_id", info.ClusterID, "addr", info.RPCAddr)
+	log.Info("next: `wasmatrix members --addr " + info.RPCAddr + "`, or see http://" + info.HTTPAddr)
+	join := "next: on another host `wasmatrix agent --bind ITS-IP --join " + info.Gossip + "`"
+	if cfg.Bind == "127.0.0.1" {
+		join = "this node listens on loopback only: for a cluster of several hosts start it with --bind and an address that they reach"
+	}
+	log.Info(join)
+}
+
+// errSignal is the cause of an orderly exit.
+var errSignal = errors.New("told to leave by a signal")
+
+// untilSignal returns a context that ends with the first SIGTERM or SIGINT. The second one calls exit.
+func untilSignal(ctx context.Context, exit func(code int)) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	ended := make(chan struct{})
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case s := <-signals:
+				if n > 0 {
+					exit(exitFailed)
+				}
+				cancel(fmt.Errorf("%w: %s", errSignal, s))
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(ended)
+		cancel(nil)
+	}
+}

@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+// defaultTimeout is longer than a cluster needs to elect a leader and hear what all nodes run.
+const defaultTimeout = 10 * time.Second
+
+// client is what the client commands work with.
+type client struct {
+	*cli.Context
+
+	json    bool
+	timeout time.Duration
+	conn    *grpc.ClientConn
+	control pb.ControlPlaneServiceClient
+	modules pb.ModuleServiceClient
+}
+
+// clientFlags returns the flags of a client command: its own, then those of all.
+func clientFlags(own ...cli.Flag) []cli.Flag {
+	return append(own,
+		&cli.StringFlag{Name: "addr", Value: "127.0.0.1:7401", Usage: "ask the node with this rpc `ADDRESS`; any node serves", EnvVars: env("addr")},
+		outputFlag(),
+		&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: "give up after this `TIME`; until then a cluster without a leader is asked again", EnvVars: env("timeout")},
+	)
+}
+
+func outputFlag() cli.Flag {
+	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "print a `FORMAT`: table or json", EnvVars: env("output")}
+}
+
+// jsonAsked reads --output.
+func jsonAsked(c *cli.Context) (bool, error) {
+	switch format := c.String("output"); format {
+	case "json", "table":
+		return format == "json", nil
+	default:
+		return false, usagef(c, "--output %q: want table or json", format)
+	}
+}
+
+// asClient makes an action of one that works with a client.
+func asClient(do func(ctx context.Context, c *client) error) cli.ActionFunc {
+	return func(cc *cli.Context) (err error) {
+		c := &client{Context: cc, timeout: cc.Duration("timeout")}
+		if c.json, err = jsonAsked(cc); err != nil {
+			return err
+		}
+		if c.timeout <= 0 {
+			return usagef(cc, "--timeout %s: want more than nothing", c.timeout)
+		}
+		if c.conn, err = rpc.Dial(cc.String("addr")); err != nil {
+			return usagef(cc, "--addr: %s", err)
+		}
+		defer c.conn.Close() //nolint:errcheck // the process ends
+		c.control = pb.NewControlPlaneServiceClient(c.conn)
+		c.modules = pb.NewModuleServiceClient(c.conn)
+		return do(cc.Context, c)
+	}
+}
+
+// ask makes one call, which must be safe to repeat, and repeats it for --timeout where that helps.
+func ask[Request, Response any](ctx context.Context, c *client, call func(context.Context, Request, ...grpc.CallOption) (Response, error), req Request) (resp Response, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	err = rpc.Retry(ctx, func(ctx context.Context) error {
+		resp, err = call(ctx, req)
+		return err
+	})
+	return resp, err
+}
+
+func (c *client) out() io.Writer { return c.App.Writer }
+
+// note tells a person something that is no part of the answer.
+func (c *client) note(format string, args ...any) {
+	fmt.Fprintf(c.App.ErrWriter, "note: "+format+"\n", args...)
+}
+
+// How long follow waits between two attempts.
+const (
+	followWaitMin = 50 * time.Millisecond
+	followWaitMax = 500 * time.Millisecond
+)
+
+// follow keeps a stream going. once opens it, reads it to its end, and says whether anything came;
+// it returns nil when nothing more will come. A stream that broke is opened again; an outage may last
+// for --timeout.
+func (c *client) follow(ctx context.Context, once func(context.Context) (came bool, err error)) error {
+	wait, well := followWaitMin, time.Now()
+	for {
+		began := time.Now()
+		came, err := once(ctx)
+		if err == nil || !rpc.Retryable(err) {
+			return err
+		}
+		// A stream that was silent for long was there all the same.
+		if came || time.Since(began) > c.timeout {
+			wait, well = followWaitMin, time.Now()
+		}
+		if time.Since(well) > c.timeout {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+		wait = min(2*wait, followWaitMax)
+	}
+}

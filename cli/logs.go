@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/wasmatrix/wasmatrix/api"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+func logsCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "logs",
+		Usage:     "show an instance's output",
+		ArgsUsage: "REF",
+		Description: refHelp + " What the guest wrote to stdout goes to stdout, and what it wrote to\n" +
+			"stderr to stderr, from whichever node it is on.",
+		Flags: clientFlags(
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what it writes from now on, until it ends", DisableDefaultText: true, EnvVars: env("follow")},
+			&cli.UintFlag{Name: "tail", Usage: "only the last `N` lines; 0 for all that is kept", EnvVars: env("tail")},
+		),
+		Action: asClient(func(ctx context.Context, c *client) error {
+			args, err := exactly(c.Context, "REF")
+			if err != nil {
+				return err
+			}
+			if c.Uint("tail") > 1<<31 {
+				return usagef(c.Context, "--tail %d is too many; 0 shows all", c.Uint("tail"))
+			}
+			if c.Bool("follow") {
+				return (&follower{client: c, ref: args[0], tail: uint32(c.Uint("tail"))}).run(ctx)
+			}
+			return listLogs(ctx, c, args[0])
+		}),
+	}
+}
+
+func listLogs(ctx context.Context, c *client, ref string) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	var entries []*pb.LogEntry
+	err := rpc.Retry(ctx, func(ctx context.Context) error {
+		entries = nil
+		_, err := c.readLogs(ctx, &pb.FollowLogsRequest{Ref: ref, Tail: uint32(c.Uint("tail"))}, func(e *pb.LogEntry) error {
+			entries = append(entries, e)
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if c.json {
+		shapes := make([]api.LogEntry, 0, len(entries))
+		for _, e := range entries {
+			shapes = append(shapes, api.FromLogEntry(e))
+		}
+		return printJSON(c.out(), shapes)
+	}
+	for _, e := range entries {
+		if err := c.printEntry(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readLogs passes on the entries of one stream to its end.
+func (c *client) readLogs(ctx context.Context, req *pb.FollowLogsRequest, each func(*pb.LogEntry) error) (came bool, err error) {
+	stream, err := c.control.FollowLogs(ctx, req)
+	if err != nil {
+		return false, err
+	}
+	for {
+		some, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return came, nil
+		}
+		if err != nil {
+			return came, err
+		}
+		came = true
+		for _, e := range some.GetEntries() {
+			if err := each(e); err != nil {
+				return came, err
+			}
+		}
+	}
+}
+
+// printEntry prints a line as the guest wrote it, to where the guest wrote it.
+func (c *client) printEntry(e *pb.LogEntry) error {
+	w, line := c.out(), e.GetLine()
+	if e.GetStream() != "stdout" {
+		w = c.App.ErrWriter
+	}
+	if e.GetStream() == "wasmatrix" {
+		line = append([]byte("note: "), line...)
+	}
+	_, err := w.Write(append(bytes.Clone(line), '\n'))
+	return err
+}
+
+// follower follows one instance's output, each line once, through reconnects and to other nodes.
+type follower struct {
+	*client
+
+	ref  string
+	tail uint32
+
+	// Where the instance was when it was last looked up, and the last line that came from there:
+	// lines are counted within an instance's life on its node.
+	place place
+	last  uint64
+	begun bool
+}
+
+type place struct {
+	node       string
+	generation uint64
+}
+
+func (f *follower) run(ctx context.Context) error {
+	return f.follow(ctx, f.once)
+}
+
+// once follows the instance where it is now. It returns nil when the instance has ended and all it
+// wrote was printed.
+func (f *follower) once(ctx context.Context) (came bool, err error) {
+	if err := f.locate(ctx); err != nil {
+		return false, err
+	}
+	req := &pb.FollowLogsRequest{Ref: f.ref, Follow: true}
+	if !f.begun {
+		req.Tail = f.tail
+	}
+	came, err = f.readLogs(ctx, req, func(e *pb.LogEntry) error {
+		f.begun = true
+		if e.GetSeq() > 0 { // the agent's own remarks are not counted
+			if e.GetSeq() <= f.last {
+				return nil
+			}
+			f.last = e.GetSeq()
+		}
+		if f.json {
+			return printJSONLine(f.out(), api.FromLogEntry(e))
+		}
+		return f.printEntry(e)
+	})
+	if err != nil {
+		return came, err
+	}
+	return came, f.ended(ctx)
+}
+
+// locate looks the instance up, from the second time on by its id.
+func (f *follower) locate(ctx context.Context) error {
+	i, err := f.lookUp(ctx)
+	if err != nil {
+		return err
+	}
+	f.ref = i.GetInstanceId()
+	now := place{i.GetNodeId(), i.GetGeneration()}
+	if now != f.place {
+		f.place, f.last = now, 0
+	}
+	return nil
+}
+
+// ended returns nil if there is nothing more to come of the instance, and else why to go on.
+func (f *follower) ended(ctx context.Context) error {
+	i, err := f.lookUp(ctx)
+	if rpc.CodeOf(err) == rpc.InstanceNotFound {
+		return nil // it ended, and is not kept any more
+	}
+	if err != nil {
+		return err
+	}
+	switch i.GetStatus() {
+	case pb.InstanceStatus_INSTANCE_STATUS_STARTING, pb.InstanceStatus_INSTANCE_STATUS_RUNNING, pb.InstanceStatus_INSTANCE_STATUS_RESTARTING:
+		return rpc.Errorf(rpc.CommunicationFailure, "the output of instance %s broke off, and it still runs", i.GetInstanceId())
+	default:
+		return nil
+	}
+}
+
+func (f *follower) lookUp(ctx context.Context) (*pb.Instance, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	resp, err := f.control.QueryInstance(ctx, &pb.QueryInstanceRequest{Ref: f.ref})
+	return resp.GetInstance(), err
+}
