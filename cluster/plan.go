@@ -70,7 +70,7 @@ func planVoters(v votersView) voterChange {
 	switch {
 	case departed != "" && departed != v.Self && safe(voters-1, live):
 		return voterChange{Demote: departed}
-	case live < want && candidate != "" && safe(voters+1, live):
+	case live < want && candidate != "" && safe(voters+1, live+1):
 		return voterChange{Promote: candidate}
 	case gone != "" && live >= want && safe(voters-1, live):
 		return voterChange{Demote: gone}
