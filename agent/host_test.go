@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -32,19 +32,14 @@ const (
 	restarting = pb.InstanceStatus_INSTANCE_STATUS_RESTARTING
 )
 
-// compiled is where all tests keep compiled code, so that each guest is compiled once.
-var compiled = sync.OnceValue(func() string {
-	dir, err := os.MkdirTemp("", "wasmatrix-agent-test")
+// compiled is where all tests keep compiled code, beside the guests themselves, so that each guest is
+// compiled once: under the race detector that takes a large one ten seconds.
+func compiled() string {
+	cache, err := os.UserCacheDir()
 	if err != nil {
-		panic(err)
+		cache = os.TempDir()
 	}
-	return dir
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	_ = os.RemoveAll(compiled())
-	os.Exit(code)
+	return filepath.Join(cache, "wasmatrix-test-guests", "compiled")
 }
 
 // host is an agent on a real server, with clients.
@@ -52,6 +47,7 @@ type host struct {
 	*Agent
 
 	t       testing.TB
+	dir     string // of the module store
 	addr    string
 	client  pb.NodeAgentServiceClient
 	modules pb.ModuleServiceClient
@@ -67,7 +63,8 @@ func newHost(t testing.TB, name string, voters VoterFinder, change func(*Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := modulestore.Open(t.TempDir())
+	dir := t.TempDir()
+	store, err := modulestore.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +110,7 @@ func newHost(t testing.TB, name string, voters VoterFinder, change func(*Config)
 		}
 	})
 	return &host{
-		Agent: a, t: t, addr: l.Addr().String(),
+		Agent: a, t: t, dir: dir, addr: l.Addr().String(),
 		client: pb.NewNodeAgentServiceClient(conn), modules: pb.NewModuleServiceClient(conn),
 	}
 }
@@ -155,6 +152,27 @@ func (h *host) tryPush(module []byte, hash string) (*pb.PushModuleResponse, erro
 		m = &pb.PushModuleRequest{}
 	}
 	return stream.CloseAndRecv()
+}
+
+// damage changes a byte of a stored module behind the agent's back.
+func (h *host) damage(hash string) {
+	h.t.Helper()
+	damaged := 0
+	err := filepath.WalkDir(h.dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil || hashOf(raw) != hash {
+			return err
+		}
+		raw[len(raw)-1] ^= 1
+		damaged++
+		return errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, raw, 0o600))
+	})
+	if err != nil || damaged != 1 {
+		h.t.Fatalf("damaged %d files: %v", damaged, err)
+	}
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }

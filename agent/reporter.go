@@ -138,7 +138,7 @@ func (s *reportStream) run(ctx context.Context) {
 		} else {
 			s.agent.log.Debug("a report stream broke", "node_id", s.voter.NodeID, "addr", s.voter.Addr, "err", err)
 		}
-		if !pause(ctx, redial/2+rand.N(redial/2)) {
+		if !pause(ctx, redial/2+rand.N(redial/2)) { //nolint:gosec // jitter is no secret
 			return
 		}
 		redial = min(2*redial, lastRedial)

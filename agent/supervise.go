@@ -3,11 +3,13 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"sync/atomic"
 	"time"
 
+	"github.com/wasmatrix/wasmatrix/fact"
 	"github.com/wasmatrix/wasmatrix/modulestore"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
@@ -23,6 +25,8 @@ var (
 	errStopped = errors.New("stopped by request")
 	// errSlowStart is why the preparation of an instance ends that takes too long.
 	errSlowStart = rpc.Errorf(rpc.Timeout, "fetching or compiling its module takes longer than this node waits")
+	// errSlowInstantiation is why an instantiation ends that takes too long.
+	errSlowInstantiation = rpc.Errorf(rpc.Timeout, "what its module does before _start, in its start section, takes longer than %s", instantiateTimeout)
 )
 
 // order is what the instances of one order to start have in common.
@@ -106,7 +110,7 @@ func (a *Agent) supervise(i *instance) {
 			a.abandon(i, e.err)
 			return
 		}
-		v := rules.next(e.failed(), e.ran, retries, rand.Float64())
+		v := rules.next(e.failed(), e.ran, retries, rand.Float64()) //nolint:gosec // jitter is no secret
 		rec := ended(i.rec.Load(), restarts, e, v)
 		if e.failed() {
 			a.metrics.crashes.Inc()
@@ -131,17 +135,29 @@ func (a *Agent) prepare(i *instance) (*wasm.Module, error) {
 	if refused := i.order.refused.Load(); refused != nil {
 		return nil, refused
 	}
-	began := time.Now()
-	if err := a.fetcher.fetch(ctx, i.order.hash, i.order.sources); err != nil {
-		return nil, causeOr(ctx, err)
+	module, err := a.load(ctx, i.order)
+	if damaged, _ := errors.AsType[*modulestore.DamagedError](err); damaged != nil {
+		module, err = a.load(ctx, i.order) // the store has dropped it, so it is fetched again
 	}
-	fetched := time.Now()
-	module, err := a.engine.Compile(ctx, string(i.order.hash), func(context.Context) ([]byte, error) {
-		return a.store.Read(i.order.hash)
-	})
 	if err != nil {
 		i.order.refuse(err)
 		return nil, causeOr(ctx, err)
+	}
+	return module, nil
+}
+
+// load fetches the order's module, if it is not here, and compiles it, if it is not compiled.
+func (a *Agent) load(ctx context.Context, o *order) (*wasm.Module, error) {
+	began := time.Now()
+	if err := a.fetcher.fetch(ctx, o.hash, o.sources); err != nil {
+		return nil, err
+	}
+	fetched := time.Now()
+	module, err := a.engine.Compile(ctx, string(o.hash), func(context.Context) ([]byte, error) {
+		return a.store.Read(o.hash)
+	})
+	if err != nil {
+		return nil, err
 	}
 	a.metrics.fetch.Observe(fetched.Sub(began).Seconds())
 	a.metrics.compile.Observe(time.Since(fetched).Seconds())
@@ -196,7 +212,7 @@ func (a *Agent) instantiate(i *instance, module *wasm.Module) (*wasm.Instance, e
 	if refused := i.order.refused.Load(); refused != nil {
 		return nil, refused
 	}
-	ctx, cancel := context.WithTimeout(i.ctx, instantiateTimeout)
+	ctx, cancel := context.WithTimeoutCause(i.ctx, instantiateTimeout, errSlowInstantiation)
 	defer cancel()
 	began := time.Now()
 	spec := i.rec.Load().GetSpec()
@@ -210,7 +226,7 @@ func (a *Agent) instantiate(i *instance, module *wasm.Module) (*wasm.Instance, e
 	})
 	if err != nil {
 		i.order.refuse(err)
-		return nil, causeOr(i.ctx, err)
+		return nil, causeOr(ctx, err)
 	}
 	a.metrics.instantiate.Observe(time.Since(began).Seconds())
 	return guest, nil
@@ -220,6 +236,15 @@ func (a *Agent) instantiate(i *instance, module *wasm.Module) (*wasm.Instance, e
 func (a *Agent) publish(i *instance, rec *pb.Instance, event *pb.Event) {
 	i.rec.Store(rec)
 	a.facts.put(rec, event)
+	a.trace(rec)
+}
+
+// trace is for those who debug; for all others there are events.
+func (a *Agent) trace(rec *pb.Instance) {
+	if a.log.Enabled(context.Background(), slog.LevelDebug) {
+		a.log.Debug("instance is "+fact.StatusName(rec.GetStatus()), "instance_id", rec.GetInstanceId(), "name", rec.GetSpec().GetName(),
+			"generation", rec.GetGeneration(), "restarts", rec.GetRestarts(), "err", rec.GetLastError())
+	}
 }
 
 // abandon ends an instance that could not be started: it leaves no record, unless it was stopped.
@@ -265,6 +290,7 @@ func (a *Agent) finish(i *instance, rec *pb.Instance, event *pb.Event) {
 		a.retainLocked(tombed{id: i.id, generation: i.generation, at: time.Now(), out: i.out})
 	}
 	a.mu.Unlock()
+	a.trace(rec)
 	i.closeAll()
 }
 

@@ -1,12 +1,15 @@
 package agent
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/wasmatrix/wasmatrix/internal/guest"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
@@ -108,6 +111,7 @@ func TestStopWorksAtEachStage(t *testing.T) {
 		reached pb.InstanceStatus
 	}{
 		{"fetching", spec(hashOf([]byte("elsewhere")), "exit", "0"), starting},
+		{"instantiating", spec(h.push(spinsBeforeStart)), starting},
 		{"sleeping", spec(hash, "sleep", "1000000"), isRunning},
 		{"spinning", spec(hash, "spin"), isRunning},
 		{"flooding", spec(hash, "flood"), isRunning},
@@ -137,6 +141,62 @@ func TestStopWorksAtEachStage(t *testing.T) {
 	}
 	if l := h.Load(); l.GetInstances() != 0 || l.GetCommittedMemoryBytes() != 0 {
 		t.Fatalf("the load is %v", l)
+	}
+}
+
+// spinsBeforeStart is a module whose start section, which runs before any function that is called,
+// never ends.
+var spinsBeforeStart = []byte("\x00asm\x01\x00\x00\x00" +
+	"\x01\x04\x01\x60\x00\x00" + // one type, func()
+	"\x03\x03\x02\x00\x00" + // two functions of it
+	"\x05\x03\x01\x00\x01" + // a memory of one page
+	"\x07\x13\x02\x06_start\x00\x01\x06memory\x02\x00" + // exports
+	"\x08\x01\x00" + // the first function is the start section
+	"\x0a\x0c\x02\x07\x00\x03\x40\x0c\x00\x0b\x0b\x02\x00\x0b") // loop br 0 end; nothing
+
+func TestStartSectionThatDoesNotEndIsGivenUp(t *testing.T) {
+	t.Parallel() // it takes its time, and little else
+	h := newHost(t, "n1", nil, nil)
+	id := newID()
+	_, err := h.start(spec(h.push(spinsBeforeStart)), id, 1)
+	wantCode(t, err, rpc.Timeout)
+	if !strings.Contains(err.Error(), "start section") || h.query(id) != nil {
+		t.Fatalf("it says %q and left %v", err, h.query(id))
+	}
+}
+
+func TestLargeGuestRunsAndPanicsInWords(t *testing.T) {
+	t.Parallel() // it takes its time, and little else
+	h := newHost(t, "n1", nil, nil)
+	module, err := os.ReadFile(guest.Go(t, filepath.Join("testdata", "panics")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := newID()
+	s := spec(h.push(module), "now")
+	s.MemoryLimitBytes = 64 << 20
+	h.mustStart(s, id)
+	if rec := h.waitFor(id, crashed); rec.GetExitCode() != 2 || rec.GetLastError() != "exit code 2" {
+		t.Fatalf("after a panic: %v", rec)
+	}
+	got := h.logs(&pb.StreamLogsRequest{InstanceId: id})
+	if len(got) < 2 || got[0] != "stdout panics now" || got[1] != "stderr panic: as asked" {
+		t.Fatalf("the output is %q", got)
+	}
+}
+
+func TestDamagedModuleIsFetchedAgain(t *testing.T) {
+	peer := newModuleServer(t, actor(t))
+	h := newHost(t, "n1", nil, nil)
+	module := append(slices.Clone(peer.module), customSection([]byte("never compiled before"))...)
+	peer.module = module
+	hash := h.push(module)
+	h.damage(hash)
+	if _, err := h.start(spec(hash, "exit", "0"), newID(), 1, peer.source()); err != nil {
+		t.Fatal(err)
+	}
+	if len(peer.offsets) != 1 {
+		t.Fatalf("it was fetched %d times", len(peer.offsets))
 	}
 }
 
