@@ -29,19 +29,37 @@ func (s *Server) RegisterNode(ctx context.Context, req *pb.RegisterNodeRequest) 
 	}
 	known, ok := s.fsm.Node(node.GetNodeId())
 	if !ok || !sameRegistration(known, node) {
-		err := s.cluster.Apply(ctx, &pb.Command{Op: &pb.Command_PutNode{PutNode: &pb.PutNode{Node: node}}})
-		var taken *raftfsm.NameTakenError
-		switch {
-		case errors.As(err, &taken):
-			return nil, rpc.Errorf(rpc.InvalidRequest, "%w", taken)
-		case err != nil:
-			return nil, fmt.Errorf("register node %q: %w", node.GetName(), err)
+		if err := s.putNode(ctx, node); err != nil {
+			return nil, err
 		}
 		if known, ok = s.fsm.Node(node.GetNodeId()); !ok {
 			return nil, rpc.Errorf(rpc.Internal, "node %q was registered, but the metadata does not hold it", node.GetName())
 		}
 	}
 	return &pb.RegisterNodeResponse{ClusterId: ours, Epoch: known.GetEpoch(), Term: l.fence.GetTerm()}, nil
+}
+
+// putNode writes a node into the metadata. A name that a node has which is not there any more goes to
+// the new one: a host whose disk was lost comes back with another id.
+func (s *Server) putNode(ctx context.Context, node *pb.Node) error {
+	put := &pb.Command{Op: &pb.Command_PutNode{PutNode: &pb.PutNode{Node: node}}}
+	err := s.cluster.Apply(ctx, put)
+	var taken *raftfsm.NameTakenError
+	if errors.As(err, &taken) {
+		holder, lookup := s.nodeID(node.GetName())
+		if m, known := s.member(holder); lookup != nil || (known && reachable(m)) {
+			return rpc.Errorf(rpc.InvalidRequest, "%w", taken)
+		}
+		remove := &pb.Command{Op: &pb.Command_RemoveNode{RemoveNode: &pb.RemoveNode{NodeId: holder}}}
+		if err = s.cluster.Apply(ctx, remove); err == nil {
+			s.cfg.Log.Info("a node takes the name of one that is gone", "node", node.GetName(), "node_id", node.GetNodeId(), "gone", holder)
+			err = s.cluster.Apply(ctx, put)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("register node %q: %w", node.GetName(), err)
+	}
+	return nil
 }
 
 // sameRegistration says whether the metadata has already what a node says of itself.

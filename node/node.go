@@ -138,12 +138,12 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 func (n *node) run(ctx context.Context) error {
 	parts := newParts(ctx, n.cfg.Log)
 	defer parts.stopAll()
+	if err := n.cluster.Start(ctx); err != nil { // all others ask it who leads
+		return err
+	}
 	parts.start("http", n.web.Run)
 	parts.start("rpc port", n.port.Run)
 	parts.start("grpc", n.serveGRPC)
-	if err := n.cluster.Start(ctx); err != nil {
-		return err
-	}
 	parts.start("cluster", n.cluster.Run)
 	parts.start("agent", n.agent.Run)
 	parts.start("control plane", n.control.Run)
