@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
@@ -28,7 +26,7 @@ func (n *node) register(ctx context.Context) error {
 		changed := n.cluster.Changed()
 		wait := registerAgain
 		if registered || n.cluster.Leadership().NodeID != "" {
-			err := n.registerOnce(ctx)
+			clusterID, err := n.registerOnce(ctx)
 			switch {
 			case ctx.Err() != nil:
 				return nil
@@ -39,7 +37,7 @@ func (n *node) register(ctx context.Context) error {
 				wait = registerPause
 			case !registered:
 				registered = true
-				n.ready()
+				n.ready(clusterID)
 			}
 			changed = nil // from now on the clock is enough
 		}
@@ -56,18 +54,20 @@ func (n *node) register(ctx context.Context) error {
 	}
 }
 
-func (n *node) registerOnce(ctx context.Context) error {
+func (n *node) registerOnce(ctx context.Context) (clusterID string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	return rpc.Retry(ctx, func(ctx context.Context) error {
-		_, err := n.self.RegisterNode(ctx, &pb.RegisterNodeRequest{Node: proto.CloneOf(n.registration), ClusterId: n.cluster.ClusterID()})
+	err = rpc.Retry(ctx, func(ctx context.Context) error {
+		resp, err := n.self.RegisterNode(ctx, &pb.RegisterNodeRequest{Node: n.registration, ClusterId: n.cluster.ClusterID()})
+		clusterID = resp.GetClusterId()
 		return err
 	})
+	return clusterID, err
 }
 
-func (n *node) ready() {
+func (n *node) ready(clusterID string) {
 	info := Info{
-		NodeID: n.registration.GetNodeId(), NodeName: n.cfg.NodeName, ClusterID: n.cluster.ClusterID(),
+		NodeID: n.registration.GetNodeId(), NodeName: n.cfg.NodeName, ClusterID: clusterID,
 		RPCAddr: n.registration.GetRpcAddr(), HTTPAddr: n.registration.GetHttpAddr(), Gossip: n.registration.GetGossipAddr(),
 	}
 	n.cfg.Log.Info("member of the cluster", "node", info.NodeName, "node_id", info.NodeID, "cluster_id", info.ClusterID,
