@@ -114,7 +114,7 @@ func TestDeltaFromAnywhereReachesNow(t *testing.T) {
 			}
 			v := rapid.SampledFrom(voters).Draw(t, "voter")
 			v.bootID = "b"
-			for _, m := range f.since(v.seq).messages() {
+			for _, m := range f.since(v.seq).messages(rapid.IntRange(1, 5).Draw(t, "most")) {
 				m.BootId = "b"
 				if _, err := v.apply(m); err != nil {
 					t.Fatal(err)
@@ -182,6 +182,9 @@ func TestTombstonesAreBoundedAndThoseFarBehindStartOver(t *testing.T) {
 	if n := f.since(early); !n.full || len(n.changes) != 1 {
 		t.Fatalf("who is far behind got full=%t and %d changes", n.full, len(n.changes))
 	}
+	if !f.since(f.floor-1).full || f.since(f.floor).full {
+		t.Fatalf("the first that can be told is not what came after %d", f.floor)
+	}
 	if n := f.since(f.position() - 10); n.full || len(n.changes) != 5 {
 		t.Fatalf("who is near got full=%t and %d changes", n.full, len(n.changes))
 	}
@@ -212,7 +215,7 @@ func TestLongReportsComeInPieces(t *testing.T) {
 		f.put(rec, &pb.Event{EventId: fmt.Sprint("e", n)})
 	}
 	for _, from := range []uint64{0, 2} {
-		msgs := f.since(from).messages()
+		msgs := f.since(from).messages(maxReportRecords)
 		if len(msgs) < 5 {
 			t.Fatalf("%d messages for 2500 records with 13 MB", len(msgs))
 		}

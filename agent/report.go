@@ -19,6 +19,7 @@ const (
 // its way to it. It does no I/O, and one goroutine uses it.
 type session struct {
 	nodeID, bootID string
+	most           int // records in one message
 
 	told  uint64 // everything up to here was sent, or was there before
 	seen  uint64 // everything up to here was acknowledged
@@ -49,7 +50,7 @@ func (s *session) next(f *facts) []*pb.ReportStatusRequest {
 		return nil
 	}
 	s.told, s.waits = n.seq, true
-	msgs := n.messages()
+	msgs := n.messages(s.most)
 	for _, m := range msgs {
 		m.NodeId, m.BootId = s.nodeID, s.bootID
 	}
@@ -81,15 +82,15 @@ func (s *session) acked(ack *pb.ReportStatusResponse) error {
 	return nil
 }
 
-// messages cuts the news into pieces that fit a message. Those of a full report count only with the
+// messages cuts the news into pieces of at most so many records that fit a message. Those of a full report count only with the
 // last, which alone bears a seq; those of changes each go on where the one before ended, so that a
 // stream that breaks between them goes on from there.
-func (n news) messages() []*pb.ReportStatusRequest {
+func (n news) messages(most int) []*pb.ReportStatusRequest {
 	var msgs []*pb.ReportStatusRequest
 	changes, events, after := n.changes, n.events, n.after
 	for {
 		m := &pb.ReportStatusRequest{Full: n.full && len(msgs) == 0}
-		changes = fill(m, changes)
+		changes = fill(m, changes, most)
 		last := len(changes) == 0
 		upTo := n.seq
 		if !last {
@@ -115,10 +116,10 @@ func (n news) messages() []*pb.ReportStatusRequest {
 }
 
 // fill moves as many changes into a message as fit, at least one, and returns the rest.
-func fill(m *pb.ReportStatusRequest, changes []change) []change {
+func fill(m *pb.ReportStatusRequest, changes []change, most int) []change {
 	size := 0
 	for n, c := range changes {
-		if n == maxReportRecords || n > 0 && size > maxReportBytes {
+		if n == most || n > 0 && size > maxReportBytes {
 			return changes[n:]
 		}
 		if c.rec == nil {

@@ -21,7 +21,7 @@ func TestVoterEqualsAgentAfterAnyBreaks(t *testing.T) {
 				voter = newReplica()
 			}
 			voter.filling = false // what was left of a broken full report
-			s := &session{nodeID: "n", bootID: "b"}
+			s := &session{nodeID: "n", bootID: "b", most: rapid.IntRange(1, 5).Draw(t, "most")}
 			s.greeted(voter.ack())
 			if !exchange(t, f, s, voter, &count, rapid.IntRange(0, 20).Draw(t, "until it breaks")) {
 				continue
@@ -31,7 +31,7 @@ func TestVoterEqualsAgentAfterAnyBreaks(t *testing.T) {
 			}
 		}
 		voter.filling = false
-		s := &session{nodeID: "n", bootID: "b"}
+		s := &session{nodeID: "n", bootID: "b", most: maxReportRecords}
 		s.greeted(voter.ack())
 		for _, m := range s.next(f) {
 			if _, err := voter.apply(m); err != nil {
@@ -88,10 +88,14 @@ func exchange(t *rapid.T, f *facts, s *session, voter *replica, count *int, budg
 func TestAcknowledgementThatGoesBackEndsTheStream(t *testing.T) {
 	f := newFacts()
 	f.put(&pb.Instance{InstanceId: "i"}, nil)
-	s := &session{bootID: "b"}
+	s := &session{bootID: "b", most: maxReportRecords}
 	s.greeted(&pb.ReportStatusResponse{})
 	if n := len(s.next(f)); n != 1 {
 		t.Fatalf("%d messages, want the full report", n)
+	}
+	f.put(&pb.Instance{InstanceId: "j"}, nil)
+	if n := len(s.next(f)); n != 0 {
+		t.Fatalf("%d messages before the acknowledgement", n)
 	}
 	if err := s.acked(&pb.ReportStatusResponse{BootId: "b", Seq: 2}); err != nil || s.waits {
 		t.Fatalf("after the acknowledgement: %v, waits=%t", err, s.waits)
@@ -107,7 +111,7 @@ func TestAcknowledgementThatGoesBackEndsTheStream(t *testing.T) {
 func TestVoterThatIsAheadIsNotSentWhatItHas(t *testing.T) {
 	f := newFacts()
 	f.put(&pb.Instance{InstanceId: "i"}, nil)
-	s := &session{bootID: "b"}
+	s := &session{bootID: "b", most: maxReportRecords}
 	s.greeted(&pb.ReportStatusResponse{BootId: "b", Seq: f.position()})
 	if msgs := s.next(f); len(msgs) != 0 {
 		t.Fatalf("%d messages to a voter that has everything", len(msgs))

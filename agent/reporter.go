@@ -160,7 +160,7 @@ func (s *reportStream) report(ctx context.Context) (greeted bool, err error) {
 		return false, causeOr(ctx, err)
 	}
 	facts := s.agent.facts
-	sess := &session{nodeID: s.agent.cfg.NodeID, bootID: s.agent.bootID}
+	sess := &session{nodeID: s.agent.cfg.NodeID, bootID: s.agent.bootID, most: maxReportRecords}
 	if err := stream.Send(sess.hello(facts.position(), facts.load())); err != nil && !errors.Is(err, io.EOF) {
 		return false, causeOr(ctx, err)
 	}

@@ -242,8 +242,8 @@ func (a *Agent) publish(i *instance, rec *pb.Instance, event *pb.Event) {
 // trace is for those who debug; for all others there are events.
 func (a *Agent) trace(rec *pb.Instance) {
 	if a.log.Enabled(context.Background(), slog.LevelDebug) {
-		a.log.Debug("instance is "+fact.StatusName(rec.GetStatus()), "instance_id", rec.GetInstanceId(), "name", rec.GetSpec().GetName(),
-			"generation", rec.GetGeneration(), "restarts", rec.GetRestarts(), "err", rec.GetLastError())
+		a.log.Debug("an instance has a new status", "instance_id", rec.GetInstanceId(), "name", rec.GetSpec().GetName(),
+			"status", fact.StatusName(rec.GetStatus()), "generation", rec.GetGeneration(), "restarts", rec.GetRestarts(), "err", rec.GetLastError())
 	}
 }
 

@@ -234,6 +234,37 @@ func TestStartIsIdempotentByIDAndGeneration(t *testing.T) {
 	}
 }
 
+func TestGenerationsOfAnInstanceNeverRunTogether(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	s := spec(h.push(actor(t)), "sleep", "1000000")
+	id := newID()
+	h.mustStart(s, id)
+	h.mu.Lock()
+	first := h.live[id]
+	h.mu.Unlock()
+	first.out.mu.Lock() // keeps the first from ending
+	var asked sync.WaitGroup
+	asked.Go(func() {
+		if rec, err := h.start(s, id, 2); err != nil || rec.GetStatus() != isRunning {
+			t.Errorf("the second generation: %v, %v", rec, err)
+		}
+	})
+	<-first.ctx.Done()
+	h.mu.Lock()
+	second := h.live[id]
+	h.mu.Unlock()
+	select {
+	case <-second.left:
+		t.Error("the second runs before the first has ended")
+	case <-time.After(100 * time.Millisecond):
+	}
+	first.out.mu.Unlock()
+	asked.Wait()
+	if rec := h.query(id); rec.GetGeneration() != 2 || rec.GetStatus() != isRunning {
+		t.Fatalf("in the end: %v", rec)
+	}
+}
+
 func TestMovedInstanceIsForgottenAndComesBackOnlyInALaterGeneration(t *testing.T) {
 	h := newHost(t, "n1", nil, nil)
 	hash := h.push(actor(t))
@@ -295,6 +326,11 @@ func TestRefusedStartLeavesNoRecord(t *testing.T) {
 			t.Errorf("%s: a retry got %v", c.name, err)
 		}
 	}
+	h.mu.Lock()
+	if len(h.live) > 0 || len(h.outputs) > 0 {
+		t.Errorf("left %d instances and %d outputs", len(h.live), len(h.outputs))
+	}
+	h.mu.Unlock()
 	for _, s := range []*pb.InstanceSpec{nil, {}, {Name: "x", ModuleHash: "md5:1"}} {
 		_, err := h.start(s, newID(), 1)
 		wantCode(t, err, rpc.InvalidRequest)
