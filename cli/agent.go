@@ -32,8 +32,8 @@ func agentCommand(build Build) *cli.Command {
 			"There is no authentication yet: whoever reaches its ports can run code.",
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "join", Usage: "join through these gossip `ADDRESSES` of any members; repeatable, or with commas", EnvVars: env("join")},
-			&cli.IntFlag{Name: "bootstrap-expect", Usage: "found nothing alone: the first `N` that see each other do it together; the same on each of them", EnvVars: env("bootstrap-expect")},
-			&cli.StringFlag{Name: "name", Usage: "call the node this; unique in the cluster", DefaultText: "the host's name", EnvVars: env("name")},
+			&cli.IntFlag{Name: "bootstrap-expect", Usage: "found no cluster alone: the first `N` that see each other do it together; the same on each of them", EnvVars: env("bootstrap-expect")},
+			&cli.StringFlag{Name: "name", Usage: "give the node this `NAME`, unique in the cluster", DefaultText: "the host's name", EnvVars: env("name")},
 			&cli.StringFlag{Name: "data-dir", Usage: "keep everything in this `DIR`", DefaultText: "/var/lib/wasmatrix as root, else $XDG_DATA_HOME/wasmatrix", EnvVars: env("data-dir")},
 			&cli.StringFlag{Name: "bind", Value: "127.0.0.1", Usage: "listen on this `IP` with all ports", EnvVars: env("bind")},
 			&cli.StringFlag{Name: "advertise", Usage: "have others dial this `IP`", DefaultText: "from --bind, else the first private address", EnvVars: env("advertise")},

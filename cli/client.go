@@ -43,7 +43,7 @@ func outputFlag() cli.Flag {
 // jsonAsked reads --output.
 func jsonAsked(c *cli.Context) (bool, error) {
 	switch format := c.String("output"); format {
-	case "json", "table":
+	case "json", "table", "": // empty: its environment variable is set to nothing
 		return format == "json", nil
 	default:
 		return false, usagef(c, "--output %q: want table or json", format)

@@ -101,7 +101,7 @@ func nodeCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "node",
 		Usage:     "take nodes out of service and back",
-		ArgsUsage: " ",
+		ArgsUsage: "COMMAND",
 		Subcommands: []*cli.Command{
 			{
 				Name:      "drain",

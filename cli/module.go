@@ -40,7 +40,7 @@ func moduleCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "module",
 		Usage:     "push and list modules",
-		ArgsUsage: " ",
+		ArgsUsage: "COMMAND",
 		Subcommands: []*cli.Command{
 			{
 				Name:        "push",

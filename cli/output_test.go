@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/wasmatrix/wasmatrix/api"
+)
+
+func exitCode(err error) string {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return fmt.Sprint(exit.ExitCode())
+	}
+	return err.Error()
+}
+
+func checkGolden(t *testing.T, path string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is not what it was; run the test with -update and look at the difference\ngot:\n%s\nwant:\n%s", path, got, want)
+	}
+}
+
+func TestTablesReadAsTheyDid(t *testing.T) {
+	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) *time.Time { t := now.Add(-d); return &t }
+	code := int32(3)
+	web := api.Instance{
+		InstanceID: "01930000-0000-7000-8000-000000000001", Name: "web", NodeID: "5d4c", NodeName: "host-5", Status: "running",
+		ModuleHash:    "sha256:ab12",
+		RestartPolicy: api.RestartPolicy{PolicyType: "on_failure", MaxRetries: 3, BackoffSeconds: 1.5},
+		Durability:    "local", CreatedAt: ago(90 * time.Second), StartedAt: ago(time.Minute), Generation: 1,
+		Args: []string{"-v", "two words"}, MemoryLimitBytes: 64 << 20, Constraints: map[string]string{"zone": "b", "disk": "ssd"},
+	}
+	worker := web
+	worker.InstanceID, worker.Name, worker.Status, worker.NodeName = "01930000-0000-7000-8000-000000000002", "a-longer-name", "crashed", "n"
+	worker.CreatedAt, worker.FinishedAt, worker.Restarts, worker.ExitCode = ago(50*time.Hour), ago(time.Hour), 12, &code
+	worker.LastError = "exit code 3\x1b[31m\nand then some more that is far too long to be shown in one line of a table"
+	for name, show := range map[string]func(io.Writer) error{
+		"instances": func(w io.Writer) error { return instanceTable(w, []api.Instance{web, worker}, now) },
+		"nothing":   func(w io.Writer) error { return instanceTable(w, nil, now) },
+		"instance":  func(w io.Writer) error { return instanceFields(w, web) },
+		"crashed":   func(w io.Writer) error { return instanceFields(w, worker) },
+		"members": func(w io.Writer) error {
+			return memberTable(w, []api.Member{
+				{Name: "host-5", Role: "leader", State: "alive", Instances: 12, GossipAddr: "10.0.0.5:7400", RPCAddr: "10.0.0.5:7401", HTTPAddr: "10.0.0.5:7402", Version: "v1", Labels: map[string]string{"disk": "ssd"}},
+				{Name: "b", Role: "agent", State: "draining", GossipAddr: "10.0.0.16:7400", RPCAddr: "10.0.0.16:7401", HTTPAddr: "10.0.0.16:7402", Version: "v1"},
+			})
+		},
+		"status": func(w io.Writer) error {
+			return statusFields(w, api.Status{
+				ClusterID: "c-1", Leader: api.Leader{NodeID: "5d4c", Name: "host-5"}, Term: 4, Recovering: true, MissingNodes: []string{"b"},
+				Voters: []string{"b", "host-5"}, Members: api.MemberCounts{Alive: 2, Left: 1}, Instances: map[string]uint32{"stopped": 2, "running": 5}, Version: "v1",
+			})
+		},
+		"event": func(w io.Writer) error {
+			return printEvent(w, api.Event{
+				Time: &now, Type: "instance.crashed", InstanceID: web.InstanceID, Name: "web", Details: map[string]string{"exit_code": "3", "error": "a\nb"},
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := show(&out); err != nil {
+				t.Fatal(err)
+			}
+			checkGolden(t, filepath.Join("testdata", name+".golden"), out.Bytes())
+		})
+	}
+}
+
+func TestAgesAreShort(t *testing.T) {
+	now := time.Now()
+	for d, want := range map[time.Duration]string{
+		-time.Second:               "0s", // another host's clock
+		59 * time.Second:           "59s",
+		90 * time.Second:           "1m30s",
+		3*time.Hour + time.Minute:  "3h1m",
+		50 * time.Hour:             "2d2h",
+		400*24*time.Hour + 1000000: "400d0h",
+	} {
+		then := now.Add(-d)
+		if got := age(&then, now); got != want {
+			t.Errorf("%s is shown as %s, want %s", d, got, want)
+		}
+	}
+}
