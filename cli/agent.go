@@ -153,12 +153,12 @@ func logger(c *cli.Context, w io.Writer) (*slog.Logger, error) {
 // tellNext says where the node is, and what to type next.
 func tellNext(log *slog.Logger, cfg node.Config, info node.Info) {
 	log.Info("ready", "node", info.NodeName, "node_id", info.NodeID, "cluster_id", info.ClusterID, "addr", info.RPCAddr)
-	log.Info("next: `wasmatrix members --addr " + info.RPCAddr + "`, or see http://" + info.HTTPAddr)
-	join := "next: on another host `wasmatrix agent --bind ITS-IP --join " + info.Gossip + "`"
+	log.Info("next: look at the cluster", "command", "wasmatrix members --addr "+info.RPCAddr, "page", "http://"+info.HTTPAddr)
 	if cfg.Bind == "127.0.0.1" {
-		join = "this node listens on loopback only: for a cluster of several hosts start it with --bind and an address that they reach"
+		log.Info("this node listens on loopback only; for a cluster of several hosts give --bind an address that they reach")
+		return
 	}
-	log.Info(join)
+	log.Info("next: let another host join", "command", "wasmatrix agent --bind ITS-IP --join "+info.Gossip)
 }
 
 // errSignal is the cause of an orderly exit.

@@ -63,7 +63,7 @@ func asClient(do func(ctx context.Context, c *client) error) cli.ActionFunc {
 		if c.conn, err = rpc.Dial(cc.String("addr")); err != nil {
 			return usagef(cc, "--addr: %s", err)
 		}
-		defer c.conn.Close() //nolint:errcheck // the process ends
+		defer c.conn.Close()
 		c.control = pb.NewControlPlaneServiceClient(c.conn)
 		c.modules = pb.NewModuleServiceClient(c.conn)
 		return do(cc.Context, c)
@@ -90,15 +90,15 @@ func (c *client) note(format string, args ...any) {
 
 // How long follow waits between two attempts.
 const (
-	followWaitMin = 50 * time.Millisecond
-	followWaitMax = 500 * time.Millisecond
+	followWaitFirst = 50 * time.Millisecond
+	followWaitMost  = 500 * time.Millisecond
 )
 
 // follow keeps a stream going. once opens it, reads it to its end, and says whether anything came;
 // it returns nil when nothing more will come. A stream that broke is opened again; an outage may last
 // for --timeout.
 func (c *client) follow(ctx context.Context, once func(context.Context) (came bool, err error)) error {
-	wait, well := followWaitMin, time.Now()
+	wait, well := followWaitFirst, time.Now()
 	for {
 		began := time.Now()
 		came, err := once(ctx)
@@ -107,7 +107,7 @@ func (c *client) follow(ctx context.Context, once func(context.Context) (came bo
 		}
 		// A stream that was silent for long was there all the same.
 		if came || time.Since(began) > c.timeout {
-			wait, well = followWaitMin, time.Now()
+			wait, well = followWaitFirst, time.Now()
 		}
 		if time.Since(well) > c.timeout {
 			return err
@@ -119,6 +119,6 @@ func (c *client) follow(ctx context.Context, once func(context.Context) (came bo
 			timer.Stop()
 			return err
 		}
-		wait = min(2*wait, followWaitMax)
+		wait = min(2*wait, followWaitMost)
 	}
 }

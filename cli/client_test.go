@@ -91,7 +91,11 @@ func TestFailuresBecomeOneError(t *testing.T) {
 	if err := failureOf(one, 1); err.Error() != "no _start" || rpc.CodeOf(err) != rpc.InvalidRequest {
 		t.Errorf("one of one: %v", err)
 	}
-	three := append(one, &pb.StartFailure{InstanceId: "b", ErrorCode: "RESOURCE_EXHAUSTED", Message: "full"}, &pb.StartFailure{InstanceId: "c", ErrorCode: "RESOURCE_EXHAUSTED", Message: "full"})
+	three := []*pb.StartFailure{
+		one[0],
+		{InstanceId: "b", ErrorCode: "RESOURCE_EXHAUSTED", Message: "full"},
+		{InstanceId: "c", ErrorCode: "RESOURCE_EXHAUSTED", Message: "full"},
+	}
 	if err := failureOf(three, 5); err.Error() != "3 of 5 instances did not start: full" || rpc.CodeOf(err) != rpc.ResourceExhausted {
 		t.Errorf("three of five: %v", err)
 	}

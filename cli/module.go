@@ -71,7 +71,7 @@ func pushModule(ctx context.Context, c *client) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close() //nolint:errcheck // only read
+	defer file.Close()
 	holders, err := c.push(ctx, file)
 	if err != nil {
 		return err
@@ -221,7 +221,7 @@ func (c *client) modulesOf(ctx context.Context, addr string) ([]*pb.Module, erro
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	resp, err := pb.NewModuleServiceClient(conn).ListModules(ctx, &pb.ListModulesRequest{})

@@ -178,7 +178,7 @@ func (c *client) run(ctx context.Context, req *startRequest) error {
 		if file, err = openModule(req.module); err != nil {
 			return err
 		}
-		defer file.Close() //nolint:errcheck // only read
+		defer file.Close()
 		req.spec.ModuleHash = file.hash
 		if holders, err = c.ensure(ctx, file); err != nil {
 			return err
