@@ -109,6 +109,6 @@ func (l lineLog) Write(line []byte) (int, error) {
 	if _, rest, ok := strings.Cut(text, "] "); ok {
 		text = strings.TrimSpace(rest)
 	}
-	l.log.Log(context.Background(), level, text, "part", l.part)
+	l.log.Log(context.Background(), level, "a library says", "part", l.part, "text", text)
 	return len(line), nil
 }

@@ -11,8 +11,8 @@ import (
 
 const (
 	// Joining is tried again after a wait that doubles between these, with jitter.
-	joinAgainMin = 500 * time.Millisecond
-	joinAgainMax = 15 * time.Second
+	joinAgainSoon = 500 * time.Millisecond
+	joinAgainLate = 15 * time.Second
 )
 
 // joinForever dials the seeds until this node is in company, and after that whoever of the known
@@ -21,7 +21,7 @@ const (
 //
 // It ends only where a seed refuses this node for a reason that time does not mend.
 func (c *Cluster) joinForever(ctx context.Context) error {
-	wait := &backoff.ExponentialBackOff{InitialInterval: joinAgainMin, MaxInterval: joinAgainMax, Multiplier: 1.6, RandomizationFactor: 0.3}
+	wait := &backoff.ExponentialBackOff{InitialInterval: joinAgainSoon, MaxInterval: joinAgainLate, Multiplier: 1.6, RandomizationFactor: 0.3}
 	wait.Reset()
 	alone := true
 	for {
@@ -44,7 +44,7 @@ func (c *Cluster) joinForever(ctx context.Context) error {
 	}
 }
 
-// missing returns the gossip addresses worth dialling: the seeds while this node is alone, and the
+// missing returns the gossip addresses worth dialing: the seeds while this node is alone, and the
 // known nodes that are not there and did not leave.
 func (c *Cluster) missing() []string {
 	known := c.peers.addresses()

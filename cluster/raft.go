@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
@@ -47,7 +48,7 @@ func (c *Cluster) openRaft() error {
 			Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
 		},
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return fmt.Errorf("%s is in use: is another agent running on this data dir?", path)
 	}
 	if err != nil {

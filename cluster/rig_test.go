@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -80,7 +81,9 @@ func start(t *testing.T, cfg Config) *testNode {
 		if err := n.Close(); err != nil {
 			t.Errorf("close %s: %v", cfg.NodeName, err)
 		}
-		<-served
+		if err := <-served; err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("the port of %s: %v", cfg.NodeName, err)
+		}
 		if err := port.Close(); err != nil {
 			t.Errorf("close the port of %s: %v", cfg.NodeName, err)
 		}

@@ -87,7 +87,9 @@ func serveAgents(tb testing.TB, nodes, each int) simulatedCluster {
 		go func() { done <- server.Serve(ln) }()
 		tb.Cleanup(func() {
 			server.Stop()
-			<-done
+			if err := <-done; err != nil {
+				tb.Error(err)
+			}
 		})
 		c.members = append(c.members, cluster.Member{NodeID: nodeID, Name: nodeID, RPCAddr: ln.Addr().String(), State: "alive"})
 	}

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -141,11 +142,11 @@ func reachable(m cluster.Member) bool { return m.State == "alive" || m.State == 
 
 // refError turns the errors of a reference into those of the contract.
 func refError(err error) error {
-	switch e := err.(type) {
-	case *fact.NotFoundError:
-		return rpc.Errorf(rpc.InstanceNotFound, "%w", e)
-	case *fact.AmbiguousError:
-		return rpc.Errorf(rpc.InvalidRequest, "%w", e)
+	if missing, ok := errors.AsType[*fact.NotFoundError](err); ok {
+		return rpc.Errorf(rpc.InstanceNotFound, "%w", missing)
+	}
+	if ambiguous, ok := errors.AsType[*fact.AmbiguousError](err); ok {
+		return rpc.Errorf(rpc.InvalidRequest, "%w", ambiguous)
 	}
 	return err
 }

@@ -10,7 +10,7 @@ import (
 
 // parts runs what a node is made of: started in order, stopped in reverse, each waited for.
 type parts struct {
-	ctx     context.Context // what the parts' contexts come from; never cancelled itself
+	ctx     context.Context // what the parts' contexts come from; never canceled itself
 	log     *slog.Logger
 	running []*part
 	failed  chan error // the first part that ends by itself says so here

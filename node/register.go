@@ -28,14 +28,12 @@ func (n *node) register(ctx context.Context) error {
 		if registered || n.cluster.Leadership().NodeID != "" {
 			clusterID, err := n.registerOnce(ctx)
 			switch {
-			case ctx.Err() != nil:
-				return nil
 			case rpc.CodeOf(err) == rpc.InvalidRequest:
 				return err
-			case err != nil:
+			case err != nil && ctx.Err() == nil:
 				n.cfg.Log.Warn("not registered with the leader yet; trying again", "err", err)
 				wait = registerPause
-			case !registered:
+			case err == nil && !registered:
 				registered = true
 				n.ready(clusterID)
 			}
@@ -46,11 +44,10 @@ func (n *node) register(ctx context.Context) error {
 		case <-changed:
 		case <-timer.C:
 		case <-ctx.Done():
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
+			timer.Stop()
 			return nil
 		}
+		timer.Stop()
 	}
 }
 

@@ -33,6 +33,7 @@ type Engine struct {
 	runtime   wazero.Runtime
 	offered   map[string]map[string]struct{} // module → function that a guest may import
 	compiling chan struct{}                  // a place in it is the right to compile
+	work      sync.WaitGroup                 // compilations under way
 
 	mu      sync.Mutex // guards all below
 	modules map[string]*Module
@@ -77,6 +78,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 
 // Close frees everything. No instance may run any more.
 func (e *Engine) Close(ctx context.Context) error {
+	e.work.Wait()
 	err := e.runtime.Close(ctx)
 	if e.cache != nil {
 		err = errors.Join(err, e.cache.Close(ctx))

@@ -18,10 +18,10 @@ var _ experimental.MemoryAllocator = (*allocator)(nil)
 
 // Allocate reserves a memory. limit is per instance, and of its memories only one is allowed by our
 // feature set.
-func (a *allocator) Allocate(_, max uint64) experimental.LinearMemory {
-	reserved, err := reserve(min(max, a.limit))
+func (a *allocator) Allocate(_, most uint64) experimental.LinearMemory {
+	reserved, err := reserve(min(most, a.limit))
 	if err != nil {
-		a.err = fmt.Errorf("reserve %d bytes of memory: %w", min(max, a.limit), err)
+		a.err = fmt.Errorf("reserve %d bytes of memory: %w", min(most, a.limit), err)
 	}
 	return &memory{owner: a, reserved: reserved}
 }

@@ -27,18 +27,18 @@ func (e *Engine) Compile(ctx context.Context, hash string, load func(context.Con
 	m, first := e.acquire(hash)
 	if first {
 		// It goes on if the caller gives up, as others may wait for it too.
-		go func() {
+		e.work.Go(func() {
 			m.compiled, m.err = e.compile(context.WithoutCancel(ctx), load)
 			close(m.ready)
-		}()
+		})
 	}
 	select {
 	case <-m.ready:
 	case <-ctx.Done():
-		go func() { // compiling ends by itself, and then nobody may want it
+		e.work.Go(func() { // compiling ends by itself, and then nobody may want it
 			<-m.ready
 			m.Release()
-		}()
+		})
 		return nil, ctx.Err()
 	}
 	if m.err != nil {

@@ -91,11 +91,11 @@ func run(t *testing.T, e *Engine, m *Module, s Spec, args ...string) (Exit, stri
 func TestGuestGetsArgumentsAndEnvironmentAndItsExitCodeIsKept(t *testing.T) {
 	e := newEngine(t)
 	m := compile(t, e, guest.Actor(t))
-	exit, out := run(t, e, m, Spec{Env: map[string]string{"COLOUR": "blue"}}, "args", "env", "COLOUR", "err", "oh", "exit", "7")
+	exit, out := run(t, e, m, Spec{Env: map[string]string{"FLAVOR": "blue"}}, "args", "env", "FLAVOR", "err", "oh", "exit", "7")
 	if exit != (Exit{HasCode: true, Code: 7}) {
 		t.Errorf("exit %+v", exit)
 	}
-	for _, want := range []string{"0=guest", "COLOUR=blue", "oh"} {
+	for _, want := range []string{"0=guest", "FLAVOR=blue", "oh"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in the output:\n%s", want, out)
 		}

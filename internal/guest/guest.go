@@ -1,10 +1,3 @@
-// Package guest builds guest modules from their sources, for tests and benchmarks.
-//
-// Guests are compiled by the stock Go toolchain and by clang with wasi-libc, so that what is tested
-// is what users run. A module is kept in the user's cache directory under the hash of its sources and
-// its compiler, so that it is built once.
-//
-// The package is no part of the product.
 package guest
 
 import (
@@ -26,20 +19,23 @@ import (
 // Go returns the path of the module that the Go package in dir makes.
 func Go(tb testing.TB, dir string) string {
 	tb.Helper()
-	return must(tb)(BuildGo(context.Background(), dir))
+	path, err := BuildGo(context.Background(), dir)
+	return must(tb, path, err)
 }
 
 // C returns the path of the module that a C file makes.
 func C(tb testing.TB, file string) string {
 	tb.Helper()
-	return must(tb)(BuildC(context.Background(), file))
+	path, err := BuildC(context.Background(), file)
+	return must(tb, path, err)
 }
 
 // Actor returns the path of a small guest in C that does what its arguments say, one after the other:
 // see testdata/actor.c.
 func Actor(tb testing.TB) string {
 	tb.Helper()
-	return must(tb)(BuildActor(context.Background()))
+	path, err := BuildActor(context.Background())
+	return must(tb, path, err)
 }
 
 // BuildActor builds the guest of [Actor].
@@ -51,14 +47,12 @@ func BuildActor(ctx context.Context) (string, error) {
 	return BuildC(ctx, filepath.Join(filepath.Dir(here), "testdata", "actor.c"))
 }
 
-func must(tb testing.TB) func(string, error) string {
-	return func(path string, err error) string {
-		tb.Helper()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		return path
+func must(tb testing.TB, path string, err error) string {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
 	}
+	return path
 }
 
 // BuildGo builds the Go package in dir with GOOS=wasip1.
