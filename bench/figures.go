@@ -241,7 +241,10 @@ func (b *bench) start(client pb.ControlPlaneServiceClient, hash string, count in
 		ids[i] = uuid.Must(uuid.NewV7()).String()
 	}
 	req := &pb.StartInstanceRequest{
-		Spec:        &pb.InstanceSpec{Name: "idle", ModuleHash: hash, Args: []string{"forever"}, MemoryLimitBytes: mib},
+		Spec: &pb.InstanceSpec{
+			Name: "idle", ModuleHash: hash, Args: []string{"forever"}, MemoryLimitBytes: mib,
+			RestartPolicy: &pb.RestartPolicy{PolicyType: pb.PolicyType_POLICY_TYPE_NEVER},
+		},
 		InstanceIds: ids,
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -50,6 +50,12 @@ func TestFiveNodesKeepThreeVotersAndReplaceALostOne(t *testing.T) {
 	lost.Restart()
 	c.WaitFormed(5)
 	waitVoters(t, c, 3)
+	rig.Wait(t, "the return to be an event", 10*time.Second, func() error {
+		if !slices.ContainsFunc(c.Any().Events(), func(e rig.Event) bool { return e.Type == "node.joined" && e.Name == lost.Name }) {
+			return fmt.Errorf("no node.joined of %s", lost.Name)
+		}
+		return nil
+	})
 	after := leader.Status()
 	if after.Term != before.Term || after.Leader.Name != before.Leader.Name {
 		t.Errorf("the former voter's return took the cluster from term %d under %s to term %d under %s",

@@ -71,8 +71,9 @@ leader=$(wm 1 status -o json | field name | head -n 1)
 number=${leader#n}
 ask=$((number % 3 + 1))
 say "The leader, $leader, dies: kill -9."
-kill -KILL "${pids[number]}"
 killed=$(date +%s%N)
+kill -KILL "${pids[number]}"
+wait "${pids[number]}" 2>/dev/null || true
 # A start is the hardest question: it needs a new leader that has asked all nodes what they run.
 wm "$ask" run --name after --timeout 20s "$data/ticker.wasm" >/dev/null
 printf '\nThe next start was accepted and ran %d ms later.\n' "$((($(date +%s%N) - killed) / 1000000))"
