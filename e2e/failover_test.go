@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -158,11 +159,14 @@ func TestWithoutQuorumNothingStartsAndWhatRunsGoesOn(t *testing.T) {
 	}
 	rig.Wait(t, "the leader to see that it leads nobody", 20*time.Second, func() error {
 		status, err := last.TryStatus()
-		if err == nil && status.Leader.Name != "" {
-			err = fmt.Errorf("%s leads", status.Leader.Name)
+		if said, ok := errors.AsType[*rig.Error](err); ok && said.Code == "NO_LEADER" {
+			return nil
 		}
-		return err
+		return fmt.Errorf("%q leads, %v", status.Leader.Name, err)
 	})
+	if members := last.Members(); len(members) != 3 {
+		t.Errorf("without a leader members shows %v", members)
+	}
 	r := last.CLI("run", "--timeout", "2s", "--name", "refused", actor(t), "--", "forever")
 	if e := r.Reported(); r.Code != 1 || e == nil || e.Code != "NO_LEADER" {
 		t.Errorf("a start without quorum: exit code %d, %s", r.Code, r.Stderr)
