@@ -9,7 +9,12 @@ import (
 )
 
 func TestHostileGuestsCauseNoElectionAndNoFalseDeath(t *testing.T) {
-	c := product.Form(t, 3)
+	var flags []string
+	if rig.Race {
+		// Slower nodes under the same hostility: as slow a machine would be told.
+		flags = []string{"--timing-multiplier", "3"}
+	}
+	c := product.Form(t, 3, flags...)
 	waitVoters(t, c, 3)
 	wasm := actor(t)
 	via := c.Any()

@@ -19,12 +19,12 @@ func Build(dir string) (Binary, error) {
 	}
 	path := filepath.Join(dir, "wasmatrix")
 	args := []string{"build", "-o", path}
-	if raceEnabled {
+	if Race {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, ".")...)
 	cmd.Dir = root
-	if !raceEnabled {
+	if !Race {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -2,4 +2,5 @@
 
 package rig
 
-const raceEnabled = false
+// Race says whether the nodes run with the race detector, which makes them several times slower.
+const Race = false
