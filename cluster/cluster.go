@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,14 +121,14 @@ func (c *Cluster) Run(ctx context.Context) error {
 // then the vote, then gossip. What does not work out within ctx is left to the others to notice.
 func (c *Cluster) Leave(ctx context.Context) error {
 	var errs []error
-	if c.Leadership().Self && c.othersVote() {
-		if err := c.TransferLeadership(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("hand leadership over: %w", err))
-		}
-	}
 	c.mu.Lock()
 	c.leaving = true
 	c.mu.Unlock()
+	if c.Leadership().Self {
+		if err := c.handLeadershipOver(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("hand leadership over: %w", err))
+		}
+	}
 	if err := c.gossip.UpdateNode(time.Second); err != nil {
 		errs = append(errs, fmt.Errorf("say goodbye: %w", err))
 	}
@@ -136,6 +137,42 @@ func (c *Cluster) Leave(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("leave gossip: %w", err))
 	}
 	return errors.Join(errs...)
+}
+
+// handLeadershipOver makes another voter the leader. Where this node is the only voter, another node
+// becomes one first: fewer than three nodes have one voter, and it must not be the one that goes.
+func (c *Cluster) handLeadershipOver(ctx context.Context) error {
+	if !c.othersVote() {
+		heir := c.heir()
+		if heir == "" {
+			return nil // nobody is left behind
+		}
+		if err := c.takeStep(voterChange{Promote: heir}); err != nil {
+			return err
+		}
+		// Raft offers leadership at once, also to a voter that has nothing of the log yet and can't take
+		// it. What is committed now is committed by both.
+		if err := c.Barrier(ctx); err != nil {
+			return err
+		}
+	}
+	return c.TransferLeadership(ctx)
+}
+
+// heir returns a node that can take the only vote, or nothing.
+func (c *Cluster) heir() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ids []string
+	for id, m := range c.members {
+		if !m.Self && m.State == stateAlive && !m.meta.GetLeaving() {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return ""
+	}
+	return slices.Min(ids)
 }
 
 const (
@@ -166,7 +203,7 @@ func (c *Cluster) handVoteOver(ctx context.Context) {
 	}
 }
 
-// Close closes gossip and log. Run must have returned.
+// Close closes gossip and log, once Run has returned. A second call does nothing.
 func (c *Cluster) Close() error {
 	var errs []error
 	if c.gossip != nil {

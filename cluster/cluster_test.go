@@ -241,3 +241,22 @@ func TestRaftIsCutWhileTheDiskHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Two nodes have one voter. When that one leaves, the other must be able to go on.
+func TestOnlyVoterThatLeavesMakesAnotherOneFirst(t *testing.T) {
+	nodes := founded(t, 2)
+	old := leaderOf(t, nodes)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := old.Leave(ctx); err != nil {
+		t.Fatal(err)
+	}
+	old.kill()
+	now := leaderOf(t, without(nodes, old))
+	waitFor(t, "the rest to vote alone", func() string {
+		if ids := now.configuredVoters(); len(ids) != 1 || ids[0] != now.cfg.NodeID {
+			return fmt.Sprint(ids)
+		}
+		return ""
+	})
+}

@@ -19,7 +19,7 @@ func (c *Cluster) keepVoters(ctx context.Context) error {
 	defer look.Stop()
 	for {
 		changed := c.Changed()
-		if c.Leadership().Self {
+		if c.Leadership().Self && !c.isLeaving() {
 			step := planVoters(c.votersView())
 			if err := c.takeStep(step); err != nil && !errors.Is(err, raft.ErrNotLeader) {
 				c.cfg.Log.Warn("the voters could not be changed; trying again", "promote", step.Promote, "demote", step.Demote, "err", err)
@@ -35,6 +35,12 @@ func (c *Cluster) keepVoters(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+func (c *Cluster) isLeaving() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leaving
 }
 
 func (c *Cluster) takeStep(step voterChange) error {

@@ -128,7 +128,7 @@ func (s *Server) reserveMove(l *lead, i *pb.Instance) (now, reserved *pb.Instanc
 	}
 	chosen, err := place(s.candidatesLocked(l, now.GetSpec().GetName(), from), now.GetSpec(), 1)
 	if err != nil {
-		return nil, nil, nil, rpc.Errorf(rpc.ResourceExhausted, "%w", err)
+		return nil, nil, nil, s.unplaced(l, err)
 	}
 	reserved = reservation(id, now.GetSpec(), chosen[0], now.GetGeneration()+1)
 	reserved.CreatedAt = proto.CloneOf(now.GetCreatedAt())

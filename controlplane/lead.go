@@ -93,6 +93,9 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 		}
 		return
 	}
+	if !s.waitNamed(ctx) {
+		return
+	}
 	l := &lead{
 		ctx:       ctx,
 		fence:     &pb.Fence{Term: term, LeaderId: s.cfg.NodeID, LeaderAddr: s.cfg.RPCAddr},
@@ -119,6 +122,21 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	}
 	_ = g.Wait() // its parts end with ctx and return nothing
 	log.Info("no longer leading")
+}
+
+// waitNamed waits until the cluster has its id, which its founder writes after its first election.
+func (s *Server) waitNamed(ctx context.Context) bool {
+	for {
+		changed := s.cluster.Changed()
+		if s.cluster.ClusterID() != "" {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 func (s *Server) setLead(l *lead) {

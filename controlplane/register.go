@@ -24,9 +24,6 @@ func (s *Server) RegisterNode(ctx context.Context, req *pb.RegisterNodeRequest) 
 		return nil, rpc.Errorf(rpc.InvalidRequest, "node %q (%s): want a name of 1 to 64 letters, digits, dots, dashes or underscores, and a UUID", node.GetName(), node.GetNodeId())
 	}
 	ours := s.cluster.ClusterID()
-	if ours == "" {
-		return nil, rpc.Errorf(rpc.NoLeader, "the cluster is just being founded; try again")
-	}
 	if theirs := req.GetClusterId(); theirs != "" && theirs != ours {
 		return nil, rpc.Errorf(rpc.InvalidRequest, "node %q belongs to cluster %s, and this is cluster %s; empty its data dir to let it join this one", node.GetName(), theirs, ours)
 	}

@@ -29,6 +29,7 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 	if err != nil {
 		return nil, err
 	}
+	req = &pb.StartInstanceRequest{Spec: fact.WithDefaults(req.GetSpec()), InstanceIds: req.GetInstanceIds(), ModuleNodeIds: req.GetModuleNodeIds()}
 	if err := validateStart(req); err != nil {
 		return nil, err
 	}
@@ -118,7 +119,7 @@ func (s *Server) reserveStarts(l *lead, req *pb.StartInstanceRequest) (calls map
 	if len(fresh) > 0 {
 		chosen, err := place(s.candidatesLocked(l, req.GetSpec().GetName(), ""), req.GetSpec(), len(fresh))
 		if err != nil {
-			return nil, nil, rpc.Errorf(rpc.ResourceExhausted, "%w", err)
+			return nil, nil, s.unplaced(l, err)
 		}
 		for n, id := range fresh {
 			mine = append(mine, reservation(id, req.GetSpec(), chosen[n], 1))
@@ -131,6 +132,19 @@ func (s *Server) reserveStarts(l *lead, req *pb.StartInstanceRequest) (calls map
 		calls[i.GetInstanceId()] = call
 	}
 	return calls, mine, nil
+}
+
+// unplaced gives the refusal of a placement its code. While a node that is there has not registered
+// or not answered yet, as just after a founding, the caller had better try again.
+func (s *Server) unplaced(l *lead, err error) error {
+	for _, m := range s.cluster.Members() {
+		_, registered := s.fsm.Node(m.NodeID)
+		_, answered := l.answered[m.NodeID]
+		if m.State == "alive" && (!registered || !answered) {
+			return rpc.Errorf(rpc.NoLeader, "%w (node %s is just being taken in; try again)", err, m.Name)
+		}
+	}
+	return rpc.Errorf(rpc.ResourceExhausted, "%w", err)
 }
 
 func finished(i *pb.Instance) *startCall {

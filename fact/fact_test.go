@@ -164,6 +164,16 @@ func validSpec() *pb.InstanceSpec {
 	}
 }
 
+func TestSpecThatLeavesEverythingOpenRuns(t *testing.T) {
+	open := &pb.InstanceSpec{Name: "web", ModuleHash: "sha256:" + strings.Repeat("a", 64)}
+	if err := ValidateSpec(WithDefaults(open)); err != nil {
+		t.Fatal(err)
+	}
+	if open.GetRestartPolicy() != nil {
+		t.Fatal("the caller's spec was changed")
+	}
+}
+
 func TestSpecsThatCannotRunAreRefusedWithTheReason(t *testing.T) {
 	if err := ValidateSpec(validSpec()); err != nil {
 		t.Fatalf("a good spec: %v", err)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 )
@@ -35,6 +37,34 @@ func ValidID(s string) bool {
 // ValidName says whether s can name an instance or a node: 1 to 64 letters, digits, dots, dashes and
 // underscores, with a letter or digit at both ends. A name that reads as an id would be ambiguous.
 func ValidName(s string) bool { return namePattern.MatchString(s) && !ValidID(s) }
+
+// What a spec gets that does not say otherwise.
+const (
+	DefaultMemory  = 64 << 20 // bytes
+	DefaultBackoff = time.Second
+)
+
+// WithDefaults returns a spec in which nothing is left open: policy on_failure, a backoff of a second,
+// 64 MiB of memory.
+func WithDefaults(s *pb.InstanceSpec) *pb.InstanceSpec {
+	if s == nil {
+		return nil // ValidateSpec says so
+	}
+	s = proto.CloneOf(s)
+	if s.RestartPolicy == nil {
+		s.RestartPolicy = &pb.RestartPolicy{}
+	}
+	if s.RestartPolicy.PolicyType == pb.PolicyType_POLICY_TYPE_UNSPECIFIED {
+		s.RestartPolicy.PolicyType = pb.PolicyType_POLICY_TYPE_ON_FAILURE
+	}
+	if s.RestartPolicy.Backoff == nil {
+		s.RestartPolicy.Backoff = durationpb.New(DefaultBackoff)
+	}
+	if s.MemoryLimitBytes == 0 {
+		s.MemoryLimitBytes = DefaultMemory
+	}
+	return s
+}
 
 // ValidateSpec says what is wrong with what a caller asks to run, in words for that caller.
 func ValidateSpec(s *pb.InstanceSpec) error {

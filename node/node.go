@@ -144,7 +144,7 @@ func (n *node) run(ctx context.Context) error {
 	parts.start("http", n.web.Run)
 	parts.start("rpc port", n.port.Run)
 	parts.start("grpc", n.serveGRPC)
-	parts.start("cluster", n.cluster.Run)
+	parts.start("cluster", n.runCluster)
 	parts.start("agent", n.agent.Run)
 	parts.start("control plane", n.control.Run)
 	parts.start("registration", n.register)
@@ -156,6 +156,11 @@ func (n *node) run(ctx context.Context) error {
 	parts.stop("registration") // or it would undo the leaving
 	n.leave(context.WithoutCancel(ctx))
 	return nil
+}
+
+// runCluster closes the cluster part with its end, while the port that Raft uses is still open.
+func (n *node) runCluster(ctx context.Context) error {
+	return errors.Join(n.cluster.Run(ctx), n.cluster.Close())
 }
 
 func (n *node) serveGRPC(ctx context.Context) error {
