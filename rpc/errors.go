@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"strings"
@@ -243,7 +244,9 @@ func fromCause(err error) *Error {
 			return e
 		}
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
+	// What the operating system says of a file reads as a net.Error too, and is none.
+	_, file := errors.AsType[*fs.PathError](err)
+	if _, ok := errors.AsType[net.Error](err); ok && !file {
 		e.Code = CommunicationFailure
 	}
 	return e

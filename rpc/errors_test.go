@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -236,4 +238,11 @@ func FuzzFromError(f *testing.F) {
 			t.Fatalf("a second hop made %s of %s", again.Code, got.Code)
 		}
 	})
+}
+
+func TestTroubleWithAFileIsNotTakenForTroubleWithAPeer(t *testing.T) {
+	_, err := os.ReadFile(filepath.Join(t.TempDir(), "missing"))
+	if got := CodeOf(fmt.Errorf("read: %w", err)); got != Internal {
+		t.Fatalf("got %s, want %s", got, Internal)
+	}
 }
