@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -61,10 +62,24 @@ func agentCommand(build Build) *cli.Command {
 			if err != nil {
 				return err
 			}
+			makeRoomForGuests()
 			ctx, stop := untilSignal(c.Context, os.Exit)
 			defer stop()
 			return node.Run(ctx, cfg)
 		},
+	}
+}
+
+// spareProcessors is how many guests may run without end before they queue with the control plane for
+// Go's processors (docs/decisions/005-spare-processors.md).
+const spareProcessors = 16
+
+// makeRoomForGuests lets more threads run Go code than there are cores, unless the operator has set
+// GOMAXPROCS: the operating system shares cores among threads more finely than Go shares its
+// processors among goroutines, and so gossip and Raft keep their turn beside guests that never rest.
+func makeRoomForGuests() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcessors)
 	}
 }
 
