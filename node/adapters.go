@@ -25,5 +25,6 @@ type leader struct{ *cluster.Cluster }
 // Leader returns the address of the leader, whether that is this node, and whether any is known.
 func (l leader) Leader() (addr string, self, ok bool) {
 	now := l.Leadership()
-	return now.Addr, now.Self, now.NodeID != ""
+	// Raft may tell who leads before gossip tells where that is: nobody to forward to yet.
+	return now.Addr, now.Self, now.NodeID != "" && now.Addr != ""
 }
