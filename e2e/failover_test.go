@@ -200,7 +200,7 @@ func TestLeaderThatLeavesHandsOverAndMovesItsInstances(t *testing.T) {
 	}
 	began := time.Now()
 	survivors[0].Run("--name", "next", actor(t), "--", "forever")
-	t.Logf("accepted %s after the leader's exit", time.Since(began).Round(time.Millisecond))
+	t.Logf("a start was done %s after the leader's exit", time.Since(began).Round(time.Millisecond))
 	listed := waitRunning(t, survivors[1], "steady", 6)
 	for _, i := range listed {
 		if i.NodeName == leader.Name {

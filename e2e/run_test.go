@@ -21,7 +21,7 @@ func TestInstancesAreRunSeenAndStoppedFromAnyNode(t *testing.T) {
 	waitVoters(t, c, 3)
 	wasm := actor(t)
 	where := map[string]int{}
-	for _, via := range c.Nodes() {
+	for turn, via := range c.Nodes() {
 		name := "from-" + via.Name
 		started := via.Run("--name", name, "--env", "WHO="+via.Name, "--count", "2", wasm, "--",
 			"env", "WHO", "say", "out", "err", "oops", "forever")
@@ -31,7 +31,7 @@ func TestInstancesAreRunSeenAndStoppedFromAnyNode(t *testing.T) {
 		one := started[0]
 		where[one.NodeName]++
 		where[started[1].NodeName]++
-		for _, ask := range c.Nodes() {
+		for _, ask := range []*rig.Node{via, c.Nodes()[(turn+1)%4]} {
 			got := ask.Inspect(one.InstanceID[:len(one.InstanceID)-1])
 			if got.InstanceID != one.InstanceID || got.Status != "running" || got.Name != name || got.NodeID != one.NodeID {
 				t.Errorf("%s shows %+v, want what run said: %+v", ask.Name, got, one)
