@@ -1,9 +1,12 @@
-// Package web serves the status page, the JSON API, health and metrics over HTTP.
+// Package web is the HTTP side of a node: a status page, the JSON API, health and metrics.
 //
-// Everything it shows comes through one client of ControlPlaneService that is connected to this very
-// node, which forwards to the leader: so any node shows the leader's data, and this package needs to
-// know nothing of who leads. Nothing here changes anything: there is GET and HEAD, and no more.
+// It only reads, and only through this node's own control plane service, which forwards to the leader:
+// so every node shows the leader's data, and this package knows nothing of leaders but their names. It
+// serves from the first moment; as long as the node knows no leader it says that it is starting.
 //
-// What guests and users wrote is only ever text. There is no authentication yet: whoever reaches the
-// port may look.
+// Whoever can reach the port may ask. So everything is bounded: connections, requests at once, streams,
+// and how long each may take. What guests chose (names, arguments, last words) is only ever text: the
+// page allows no script, not even its own, and loads nothing but its style sheet.
+//
+// It changes nothing, keeps nothing between two requests, and checks nobody's identity.
 package web

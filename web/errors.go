@@ -1,15 +1,14 @@
 package web
 
 import (
-	"encoding/json"
 	"net/http"
 
 	"github.com/wasmatrix/wasmatrix/api"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
-// httpStatus gives each error code of the contract its HTTP status.
-var httpStatus = map[rpc.Code]int{
+// statuses says how each of the contract's error codes reads in HTTP.
+var statuses = map[rpc.Code]int{
 	rpc.InvalidRequest:       http.StatusBadRequest,
 	rpc.InstanceNotFound:     http.StatusNotFound,
 	rpc.ModuleNotFound:       http.StatusNotFound,
@@ -19,32 +18,45 @@ var httpStatus = map[rpc.Code]int{
 	rpc.Unauthenticated:      http.StatusUnauthorized,
 	rpc.ResourceExhausted:    http.StatusTooManyRequests,
 	rpc.ProviderUnavailable:  http.StatusServiceUnavailable,
-	rpc.CommunicationFailure: http.StatusBadGateway,
+	rpc.CommunicationFailure: http.StatusServiceUnavailable,
 	rpc.NoLeader:             http.StatusServiceUnavailable,
 	rpc.StaleLeader:          http.StatusServiceUnavailable,
 	rpc.Timeout:              http.StatusGatewayTimeout,
 	rpc.Internal:             http.StatusInternalServerError,
 }
 
-func invalid(format string, args ...any) error {
-	return rpc.Errorf(rpc.InvalidRequest, format, args...)
-}
-
-// fail answers with an error at the status of its code.
-func fail(w http.ResponseWriter, err error) {
-	status, ok := httpStatus[rpc.CodeOf(err)]
-	if !ok {
-		status = http.StatusInternalServerError
+func httpStatus(err error) int {
+	if status, ok := statuses[rpc.CodeOf(err)]; ok {
+		return status
 	}
-	writeError(w, status, err)
+	return http.StatusInternalServerError
 }
 
-func writeError(w http.ResponseWriter, status int, err error) {
+// explain words an error of the control plane. While the node has not known a leader, whatever keeps it
+// from answering is that it starts.
+func (s *Server) explain(err error) error {
+	if !s.met.Load() && (rpc.Retryable(err) || rpc.CodeOf(err) == rpc.Timeout) {
+		return rpc.Errorf(rpc.NoLeader, "node %q is starting, and knows no leader yet (%s)", s.cfg.NodeName, rpc.FromError(err).Message).
+			With("state", "starting")
+	}
+	return err
+}
+
+// fail answers with an error.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	err = s.explain(err)
+	status := httpStatus(err)
+	if status == http.StatusInternalServerError {
+		s.cfg.Log.WarnContext(r.Context(), "http request was not answered", "path", r.URL.Path,
+			"correlation_id", rpc.CorrelationID(r.Context()), "err", err)
+	}
+	refuse(w, status, err)
+}
+
+// refuse answers with an error and a status that the error's code alone would not give.
+func refuse(w http.ResponseWriter, status int, err error) {
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", "1")
+	}
 	writeJSON(w, status, api.FromError(err))
-}
-
-func writeJSON(w http.ResponseWriter, status int, value any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(value) // fails only if the client has gone
 }

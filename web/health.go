@@ -1,31 +1,56 @@
 package web
 
 import (
-	"context"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"strings"
 
-	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
-// healthy answers while the process serves.
-func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) {
+// healthy says that the process serves. Nothing but the process has a part in it: whoever restarts what
+// is not healthy must not do so because a leader is missing.
+func healthy(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// ready answers 200 when this node knows a leader that has finished recovering.
+// ready says whether the node knows a leader that has finished recovering; if not, why.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
-	defer cancel()
-	resp, err := s.cfg.ControlPlane.GetClusterStatus(ctx, &pb.GetClusterStatusRequest{})
+	status, err := s.askStatus(r.Context(), probeTimeout)
 	switch {
 	case err != nil:
-		writeError(w, http.StatusServiceUnavailable, err)
-	case resp.GetRecovering():
-		writeError(w, http.StatusServiceUnavailable, rpc.Errorf(rpc.NoLeader, "the leader %s is still asking the agents what they run", resp.GetLeaderName()))
+		refuse(w, http.StatusServiceUnavailable, s.explain(err))
+	case status.GetLeaderId() == "":
+		refuse(w, http.StatusServiceUnavailable, rpc.Errorf(rpc.NoLeader, "no leader is known"))
+	case status.GetRecovering():
+		err := rpc.Errorf(rpc.NoLeader, "leader %q is still asking the agents what they run", status.GetLeaderName())
+		if missing := status.GetMissingNodes(); len(missing) > 0 {
+			err = err.With("missing_nodes", strings.Join(missing, ", "))
+		}
+		refuse(w, http.StatusServiceUnavailable, err)
 	default:
-		s.healthy(w, r)
+		healthy(w, r)
 	}
 }
+
+func (s *Server) metrics() http.Handler {
+	return promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{
+		ErrorLog:            gatherLog{s.cfg.Log},
+		ErrorHandling:       promhttp.ContinueOnError, // one broken metric must not hide all others
+		MaxRequestsInFlight: 8,
+		Timeout:             callTimeout,
+	})
+}
+
+// gatherLog is the logger that promhttp wants.
+type gatherLog struct{ log *slog.Logger }
+
+var _ promhttp.Logger = gatherLog{}
+
+// Println logs an error of gathering metrics.
+func (l gatherLog) Println(v ...any) { l.log.Warn("gathering metrics", "err", fmt.Sprint(v...)) }

@@ -7,132 +7,228 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
 const (
+	// maxConns bounds open connections, so that visitors cannot take the file descriptors that gossip and
+	// Raft need. Further ones wait to be accepted.
+	maxConns = 1024
+	// maxRequests bounds what is asked of the leader at once; further requests are refused.
+	maxRequests = 64
+	// maxStreams bounds the followers of events at once; further ones are refused.
+	maxStreams = 256
+	// maxHeader bounds a request's line and headers, in bytes.
+	maxHeader = 32 << 10
+
+	// headerTimeout is for a request's headers, readTimeout for the whole of it; no request has a body.
 	headerTimeout = 5 * time.Second
-	idleTimeout   = 2 * time.Minute
-	// How long requests may take to end when the server stops; streams are ended at once.
-	shutdownTimeout = 2 * time.Second
-	// How long the control plane may take to answer a request.
-	askTimeout = 5 * time.Second
+	readTimeout   = 10 * time.Second
+	// answerTimeout is for an answer: a list of 10,000 instances has 7 MB, and a phone's link is slow.
+	answerTimeout = time.Minute
+	// idleTimeout is how long a connection is kept for a next request: longer than monitoring's usual 15 s.
+	idleTimeout = time.Minute
+	// callTimeout is how long the control plane may take to begin its answer. It answers in milliseconds,
+	// or says that there is no leader.
+	callTimeout = 5 * time.Second
+	// probeTimeout is for the page and for readiness, where a late answer is a wrong one.
+	probeTimeout = 2 * time.Second
+	// heartbeat keeps proxies, which commonly cut off after 30 to 60 s of silence, from ending a stream.
+	heartbeat = 15 * time.Second
+	// shutdownTimeout is how long requests may go on after the server is told to stop.
+	shutdownTimeout = 3 * time.Second
+
+	correlationHeader = "X-Correlation-Id"
+	maxCorrelation    = 128
 )
 
-// Config is what a server is told.
+// Config is what a server needs. All fields but Log are required.
 type Config struct {
-	Addr         string // host:port to listen on
+	// Addr is where to listen, host:port.
+	Addr string
+	// ControlPlane asks this very node, which forwards to the leader.
 	ControlPlane pb.ControlPlaneServiceClient
-	Gatherer     prometheus.Gatherer
-	NodeName     string
-	Version      string
-	Log          *slog.Logger
+	// Gatherer has the metrics to show.
+	Gatherer prometheus.Gatherer
+	// NodeName and Version are this node's own.
+	NodeName, Version string
+	// Log; nil: none.
+	Log *slog.Logger
 }
 
-// Server serves HTTP for one node.
+// Server serves HTTP.
 type Server struct {
-	cfg      Config
-	listener net.Listener
-	http     *http.Server
+	cfg  Config
+	http *http.Server
+	ln   net.Listener // nil before Listen
+
+	requests, streams gate
+	heartbeat         time.Duration
+	// ending ends when the server stops: streams would hold it up for ever.
+	ending context.Context
+	end    context.CancelFunc
+
+	// met is set once the node has known a leader. Until then it is starting.
+	met atomic.Bool
 }
 
-// New returns a server that does not listen yet.
+// New returns a server that does nothing yet.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg}
-	s.http = &http.Server{
-		Handler:           secured(s.routes()),
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	s := &Server{cfg: cfg, requests: make(gate, maxRequests), streams: make(gate, maxStreams), heartbeat: heartbeat}
+	s.ending, s.end = context.WithCancel(context.Background())
+	s.http = &http.Server{
+		Handler:                      s.handler(),
+		ReadHeaderTimeout:            headerTimeout,
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 answerTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
+	}
+	s.http.RegisterOnShutdown(s.end)
 	return s
 }
 
-func (s *Server) routes() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/{$}", s.page)
-	mux.HandleFunc("/page.css", s.style)
-	mux.HandleFunc("/v1/status", s.status)
-	mux.HandleFunc("/v1/members", s.members)
-	mux.HandleFunc("/v1/instances", s.instances)
-	mux.HandleFunc("/v1/instances/{ref}", s.instance)
-	mux.HandleFunc("/v1/events", s.events)
-	mux.HandleFunc("/healthz", s.healthy)
-	mux.HandleFunc("/readyz", s.ready)
-	mux.Handle("/metrics", promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/", s.unknown)
-	return mux
+// Listen opens the port. Callers are held until Run serves them.
+func (s *Server) Listen() error {
+	ln, err := net.Listen("tcp", s.cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("listen on the http port: %w", err)
+	}
+	s.ln = netutil.LimitListener(ln, maxConns)
+	return nil
 }
 
-// secured refuses what could change anything, and tells browsers to trust nothing that the page
-// brings along.
-func secured(next http.Handler) http.Handler {
+// Addr returns where the server listens, once it does.
+func (s *Server) Addr() net.Addr {
+	if s.ln == nil {
+		return nil
+	}
+	return s.ln.Addr()
+}
+
+// Run serves until ctx ends. Then it ends streams, gives other requests a moment to finish, and
+// returns when all is closed.
+func (s *Server) Run(ctx context.Context) error {
+	if s.ln == nil {
+		return errors.New("serve http: Listen was not called")
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		if err := s.http.Shutdown(bounded); err != nil {
+			s.cfg.Log.Debug("cut off http requests that did not end in time", "err", errors.Join(err, s.http.Close()))
+		}
+	})
+	err := s.http.Serve(s.ln)
+	if stop() { // it ended by itself
+		return errors.Join(fmt.Errorf("serve http: %w", err), s.Close())
+	}
+	<-stopped
+	return nil
+}
+
+// Close gives the port back at once, whether Run was called or not.
+func (s *Server) Close() error {
+	s.end()
+	err := s.http.Close()
+	if s.ln != nil {
+		err = errors.Join(err, s.ln.Close())
+	}
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// handler is the table of what is served.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/{$}", s.bounded(s.page))
+	mux.HandleFunc("/page.css", serveStyle)
+	mux.HandleFunc("/v1/status", s.bounded(s.status))
+	mux.HandleFunc("/v1/members", s.bounded(s.members))
+	mux.HandleFunc("/v1/instances", s.bounded(s.instances))
+	mux.HandleFunc("/v1/instances/{id}", s.bounded(s.instance))
+	mux.HandleFunc("/v1/events", s.events)
+	mux.HandleFunc("/healthz", healthy)
+	mux.HandleFunc("/readyz", s.ready)
+	mux.Handle("/metrics", s.metrics())
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, rpc.Errorf(rpc.InvalidRequest, "there is nothing at %q; the API is below /v1/", r.URL.Path))
+	})
+	return guard(mux)
+}
+
+// guard lets only readers in, tells browsers to be strict, and gives each request a correlation id.
+func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
+		id := r.Header.Get(correlationHeader)
+		if !fitForLogs(id) {
+			id = uuid.NewString()
+		}
+		h.Set(correlationHeader, id)
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			h.Set("Allow", "GET, HEAD")
-			writeError(w, http.StatusMethodNotAllowed, invalid("%s is not possible here: there is only GET and HEAD", r.Method))
+			h.Set("Connection", "close") // a body may follow that nobody will read
+			refuse(w, http.StatusMethodNotAllowed, rpc.Errorf(rpc.InvalidRequest, "HTTP only shows; use the command line or gRPC to change something"))
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(rpc.WithCorrelationID(r.Context(), id)))
 	})
 }
 
-// Listen opens the port.
-func (s *Server) Listen() error {
-	l, err := net.Listen("tcp", s.cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("listen for HTTP: %w", err)
+func fitForLogs(id string) bool {
+	for _, c := range []byte(id) {
+		if c <= ' ' || c > '~' {
+			return false
+		}
 	}
-	s.listener = l
-	return nil
+	return id != "" && len(id) <= maxCorrelation
 }
 
-// Addr is where the server listens.
-func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+// bounded refuses a request when too many are being served.
+func (s *Server) bounded(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !s.requests.enter() {
+			s.fail(w, r, rpc.Errorf(rpc.ResourceExhausted, "this node answers %d requests already; try again in a moment", cap(s.requests)))
+			return
+		}
+		defer s.requests.leave()
+		next(w, r)
+	}
+}
 
-// Run serves until ctx ends. Streams end with it; other requests get a moment.
-func (s *Server) Run(ctx context.Context) error {
-	s.http.BaseContext = func(net.Listener) context.Context { return ctx }
-	done := make(chan error, 1)
-	go func() { done <- s.http.Serve(s.listener) }()
+// gate lets in as many as it has room for.
+type gate chan struct{}
+
+func (g gate) enter() bool {
 	select {
-	case err := <-done:
-		return fmt.Errorf("serve HTTP: %w", err)
-	case <-ctx.Done():
+	case g <- struct{}{}:
+		return true
+	default:
+		return false
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	err := s.http.Shutdown(stop)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = s.http.Close()
-	}
-	if ended := <-done; !errors.Is(ended, http.ErrServerClosed) {
-		err = errors.Join(err, ended)
-	}
-	if err != nil {
-		return fmt.Errorf("stop HTTP: %w", err)
-	}
-	return nil
 }
 
-// Close gives the port back if Run has not.
-func (s *Server) Close() error {
-	if s.listener == nil {
-		return nil
-	}
-	if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("close HTTP: %w", err)
-	}
-	return nil
-}
+func (g gate) leave() { <-g }
