@@ -49,7 +49,9 @@ func TestNodeReturnsWithAnotherAddress(t *testing.T) {
 	moved.Kill()
 	moved.Move(c.Address(99))
 	moved.Start("--join", c.Leader().IP)
+	began := time.Now()
 	c.WaitFormed(3)
+	t.Logf("back after %s", time.Since(began).Round(time.Millisecond))
 	rig.Wait(t, "all to know the new address", 20*time.Second, func() error {
 		for _, n := range c.Nodes() {
 			members, err := n.TryMembers()

@@ -86,6 +86,9 @@ func TestInstancesAreRunSeenAndStoppedFromAnyNode(t *testing.T) {
 func TestGoModuleRunsOnEachNode(t *testing.T) {
 	t.Parallel()
 	c := product.Form(t, 2)
+	for _, n := range c.Nodes() {
+		mustRunOn(t, c.Any(), n) // else a node may not have registered yet
+	}
 	started := c.Nodes()[1].Run("--name", "hello", "--count", "2", "--timeout", "60s", "--restart", "never",
 		guest.Go(t, filepath.Join("..", "examples", "hello")))
 	for _, one := range started {
