@@ -35,6 +35,8 @@ type Cluster struct {
 	fatal  chan error             // a refusal that ends this node
 	news   chan struct{}          // a token: there is something to announce
 
+	telling sync.Mutex // held around gossip.UpdateNode, which is not safe to call twice at once
+
 	mu sync.Mutex // guards all below
 
 	members   map[string]*member // by node id
@@ -129,7 +131,7 @@ func (c *Cluster) Leave(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("hand leadership over: %w", err))
 		}
 	}
-	if err := c.gossip.UpdateNode(time.Second); err != nil {
+	if err := c.tell(); err != nil {
 		errs = append(errs, fmt.Errorf("say goodbye: %w", err))
 	}
 	c.handVoteOver(ctx)

@@ -198,9 +198,16 @@ func (c *Cluster) followRaft(ctx context.Context) error {
 // announce tells the others, and those who wait on Changed, what this node is now.
 func (c *Cluster) announce() {
 	c.wake()
-	if err := c.gossip.UpdateNode(announceTimeout); err != nil {
+	if err := c.tell(); err != nil {
 		c.cfg.Log.Debug("gossip has not passed on yet what this node is now", "err", err)
 	}
+}
+
+// tell has gossip pass on what this node says of itself.
+func (c *Cluster) tell() error {
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	return c.gossip.UpdateNode(announceTimeout)
 }
 
 // configuredVoters returns the ids of the voters in this node's Raft configuration.
