@@ -204,7 +204,7 @@ func (b *bench) threeVoters(c *rig.Cluster) {
 
 // small returns the path of a small guest, from C.
 func (b *bench) small() string {
-	return b.built(guest.BuildC(context.Background(), filepath.Join(b.root, "e2e", "testdata", "actor.c")))
+	return b.built(guest.BuildC(context.Background(), filepath.Join(b.root, "internal", "guest", "testdata", "actor.c")))
 }
 
 // large returns the path of a large guest, from Go.

@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/wasmatrix/wasmatrix/e2e/rig"
@@ -37,5 +36,5 @@ func buildAndRun(m *testing.M) (int, error) {
 // actor returns the path of the small guest that does what its arguments say.
 func actor(t *testing.T) string {
 	t.Helper()
-	return guest.C(t, filepath.Join("testdata", "actor.c"))
+	return guest.Actor(t)
 }
