@@ -174,11 +174,14 @@ func (l *lead) hasAnswered(nodeID string) bool {
 	return ok
 }
 
-// missing returns the names of nodes in the cluster that have not answered this leader.
+// missing returns the names of nodes whose instances are not known for sure: those that are there and
+// have not answered this leader, and those that died with instances on them.
 func (s *Server) missing(l *lead) []string {
 	var names []string
 	for _, m := range s.cluster.Members() {
-		if reachable(m) && !l.hasAnswered(m.NodeID) {
+		silent := reachable(m) && !l.hasAnswered(m.NodeID)
+		died := m.State == "dead" && s.view.usage(m.NodeID).Instances > 0
+		if silent || died {
 			names = append(names, m.Name)
 		}
 	}
