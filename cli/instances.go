@@ -65,7 +65,7 @@ func (c *client) list(ctx context.Context, req *pb.ListInstancesRequest) ([]*pb.
 		}
 	})
 	if err == nil && len(missing) > 0 {
-		c.note("the leader is new and has not heard yet what runs on %s: the list may be incomplete", strings.Join(missing, ", "))
+		c.note("no answer from %s: what is listed there may be out of date, and something may be missing", strings.Join(missing, ", "))
 	}
 	return found, err
 }
