@@ -1,53 +1,55 @@
 package rig
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
-// The unit of CPU times in /proc, which Linux fixes for user space (man 5 proc).
-const clockTick = time.Second / 100
-
 // RSS returns the process's resident memory in bytes, as /proc has it.
 func (n *Node) RSS() (uint64, error) {
-	fields, err := n.proc("statm")
+	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(n.PID()), "statm"))
 	if err != nil {
 		return 0, err
+	}
+	fields := strings.Fields(string(raw))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("odd statm of %s: %q", n.Name, raw)
 	}
 	pages, err := strconv.ParseUint(fields[1], 10, 64)
 	return pages * uint64(os.Getpagesize()), err
 }
 
-// CPUTime returns the CPU time that the process has used, as /proc has it.
+// CPUTime returns the CPU time that the process's threads have used, as the scheduler counted it: the
+// ticks of /proc/PID/stat are samples, and far off for a process that wakes up often and briefly.
 func (n *Node) CPUTime() (time.Duration, error) {
-	fields, err := n.proc("stat")
+	files, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(n.PID()), "task", "*", "schedstat"))
 	if err != nil {
 		return 0, err
 	}
-	// utime and stime; the process's name, the second field, has no space.
-	var ticks int64
-	for _, field := range fields[13:15] {
-		t, err := strconv.ParseInt(field, 10, 64)
+	if len(files) == 0 {
+		return 0, fmt.Errorf("%s has no threads that /proc knows of", n.Name)
+	}
+	var used time.Duration
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // a thread that just ended
+		}
 		if err != nil {
 			return 0, err
 		}
-		ticks += t
+		var ns int64
+		if _, err := fmt.Sscan(string(raw), &ns); err != nil {
+			return 0, fmt.Errorf("odd schedstat of %s: %q", n.Name, raw)
+		}
+		used += time.Duration(ns)
 	}
-	return time.Duration(ticks) * clockTick, nil
-}
-
-func (n *Node) proc(file string) ([]string, error) {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(n.PID()), file))
-	if err != nil {
-		return nil, err
-	}
-	fields := strings.Fields(string(raw))
-	if want := map[string]int{"stat": 20, "statm": 2}[file]; len(fields) < want {
-		return nil, fmt.Errorf("odd %s of %s: %q", file, n.Name, raw)
-	}
-	return fields, nil
+	return used, nil
 }
