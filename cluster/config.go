@@ -94,7 +94,7 @@ func (c Config) timing() timing {
 		heartbeat:     x(500 * time.Millisecond),
 		election:      x(500 * time.Millisecond),
 		lease:         x(400 * time.Millisecond),
-		commit:        x(25 * time.Millisecond),
+		commit:        x(250 * time.Millisecond),
 		diskHang:      x(5 * time.Second),
 		settle:        x(2 * time.Second),
 	}

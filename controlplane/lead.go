@@ -195,8 +195,6 @@ func (s *Server) missing(l *lead) []string {
 func (s *Server) collect(l *lead) {
 	window := time.NewTimer(s.cfg.RecoveryWindow)
 	defer window.Stop()
-	again := time.NewTicker(collectAgain)
-	defer again.Stop()
 	var g errgroup.Group
 	g.SetLimit(collectAtOnce)
 	defer func() { _ = g.Wait() }() // asks return nothing: what failed is asked again
@@ -223,13 +221,16 @@ func (s *Server) collect(l *lead) {
 				l.endAsking(m.NodeID)
 			}
 		}
+		var again <-chan time.Time
 		if pending == 0 {
 			recovered()
+		} else {
+			again = time.After(collectAgain)
 		}
 		select {
 		case <-answered:
 		case <-changed:
-		case <-again.C:
+		case <-again:
 		case <-window.C:
 			recovered()
 		case <-l.ctx.Done():
