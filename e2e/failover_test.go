@@ -162,7 +162,10 @@ func TestWithoutQuorumNothingStartsAndWhatRunsGoesOn(t *testing.T) {
 		if said, ok := errors.AsType[*rig.Error](err); ok && said.Code == "NO_LEADER" {
 			return nil
 		}
-		return fmt.Errorf("%q leads, %v", status.Leader.Name, err)
+		if err == nil {
+			err = fmt.Errorf("%s leads", status.Leader.Name)
+		}
+		return err
 	})
 	if members := last.Members(); len(members) != 3 {
 		t.Errorf("without a leader members shows %v", members)
