@@ -100,9 +100,10 @@ func word(value, prefix string) string {
 	return strings.ToLower(strings.TrimPrefix(value, prefix))
 }
 
-// timeOf returns nil for a time that is not set.
+// timeOf returns nil for a time that is not set, and for one that RFC 3339 cannot write: a node whose
+// clock is mad must not keep a whole list from being printed.
 func timeOf(t *timestamppb.Timestamp) *time.Time {
-	if t == nil {
+	if !t.IsValid() {
 		return nil
 	}
 	at := t.AsTime()
