@@ -22,7 +22,7 @@ die() {
 finish() {
 	local code=$?
 	trap - EXIT INT TERM
-	if ((code != 0)) && [[ -n $data ]]; then
+	if ((code != 0 && code != 130 && code != 143)) && [[ -n $data ]]; then
 		for log in "$data"/n*.log; do
 			printf '\n--- the end of %s\n' "$(basename "$log")" >&2
 			tail -n 25 "$log" >&2
