@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
@@ -66,8 +67,16 @@ func asClient(do func(ctx context.Context, c *client) error) cli.ActionFunc {
 		defer c.conn.Close()
 		c.control = pb.NewControlPlaneServiceClient(c.conn)
 		c.modules = pb.NewModuleServiceClient(c.conn)
-		return do(cc.Context, c)
+		return c.hinted(do(cc.Context, c))
 	}
+}
+
+// hinted says what to do where it was the node asked that could not be reached, and not one behind it.
+func (c *client) hinted(err error) error {
+	if state := c.conn.GetState(); rpc.CodeOf(err) != rpc.CommunicationFailure || state != connectivity.TransientFailure && state != connectivity.Connecting {
+		return err
+	}
+	return fmt.Errorf("%w; is an agent running there? start one with `wasmatrix agent`, or name another node with --addr", err)
 }
 
 // ask makes one call, which must be safe to repeat, and repeats it for --timeout where that helps.
@@ -85,7 +94,7 @@ func (c *client) out() io.Writer { return c.App.Writer }
 
 // note tells a person something that is no part of the answer.
 func (c *client) note(format string, args ...any) {
-	fmt.Fprintf(c.App.ErrWriter, "note: "+format+"\n", args...)
+	fmt.Fprintf(c.App.ErrWriter, "note: %s\n", clean(fmt.Sprintf(format, args...)))
 }
 
 // How long follow waits between two attempts.

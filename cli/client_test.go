@@ -99,6 +99,9 @@ func TestFailuresBecomeOneError(t *testing.T) {
 	if err := failureOf(three, 5); err.Error() != "3 of 5 instances did not start: full" || rpc.CodeOf(err) != rpc.ResourceExhausted {
 		t.Errorf("three of five: %v", err)
 	}
+	if details := rpc.FromError(failureOf(three, 5)).Details; len(details) != 3 || details["b"] != "RESOURCE_EXHAUSTED: full" {
+		t.Errorf("three of five, each: %v", details)
+	}
 	if err := failureOf(nil, 3); err != nil {
 		t.Errorf("none of three: %v", err)
 	}
@@ -112,10 +115,10 @@ func TestInstanceThatCrashedAtOnceFailsTheRun(t *testing.T) {
 	if err := crashOf([]*pb.Instance{running, ended}); err != nil {
 		t.Errorf("without a crash: %v", err)
 	}
-	if err := crashOf([]*pb.Instance{crashed}); err == nil || err.Error() != "instance b crashed at once: exit code 7" {
+	if err := crashOf([]*pb.Instance{crashed}); err == nil || err.Error() != "instance b crashed at once: exit code 7; `wasmatrix logs b` shows what it wrote" {
 		t.Errorf("alone: %v", err)
 	}
-	if err := crashOf([]*pb.Instance{running, crashed}); err == nil || err.Error() != "1 of 2 instances crashed at once; b: exit code 7" {
+	if err := crashOf([]*pb.Instance{running, crashed}); err == nil || err.Error() != "1 of 2 instances crashed at once; b: exit code 7; `wasmatrix logs b` shows what it wrote" {
 		t.Errorf("among others: %v", err)
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/wasmatrix/wasmatrix/api"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
@@ -20,10 +22,11 @@ const rememberEvents = 20_000
 
 func eventsCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "events",
-		Usage:       "show what happened",
-		ArgsUsage:   " ",
-		Description: "Those that the leader remembers: the latest 10,000.",
+		Name:      "events",
+		Usage:     "show what happened",
+		ArgsUsage: " ",
+		Description: "Those that the leader remembers: the latest 10,000. With --follow a connection that broke is opened again,\n" +
+			"and each event is shown once, through changes of leader too; an outage may last for --timeout. Ctrl-C ends it.",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what happens from now on", DisableDefaultText: true, EnvVars: env("follow")},
 		),
@@ -45,7 +48,7 @@ func listEvents(ctx context.Context, c *client) error {
 	var events []api.Event
 	err := rpc.Retry(ctx, func(ctx context.Context) error {
 		events = []api.Event{}
-		_, err := c.watch(ctx, false, func(e *pb.Event) error {
+		_, err := c.watch(ctx, &pb.WatchEventsRequest{}, func(e *pb.Event) error {
 			events = append(events, api.FromEvent(e))
 			return nil
 		})
@@ -67,10 +70,10 @@ func listEvents(ctx context.Context, c *client) error {
 
 // followEvents prints each event once, through reconnects and changes of leader.
 func followEvents(ctx context.Context, c *client) error {
-	seen := newMemory(rememberEvents)
+	shown := shownEvents{ids: newMemory(rememberEvents)}
 	return c.follow(ctx, func(ctx context.Context) (bool, error) {
-		came, err := c.watch(ctx, true, func(e *pb.Event) error {
-			if !seen.add(e.GetEventId()) {
+		came, err := c.watch(ctx, &pb.WatchEventsRequest{Follow: true, Since: shown.since()}, func(e *pb.Event) error {
+			if !shown.add(e, time.Now()) {
 				return nil
 			}
 			if c.json {
@@ -86,8 +89,8 @@ func followEvents(ctx context.Context, c *client) error {
 }
 
 // watch passes on events to the end of the stream.
-func (c *client) watch(ctx context.Context, follow bool, each func(*pb.Event) error) (came bool, err error) {
-	stream, err := c.control.WatchEvents(ctx, &pb.WatchEventsRequest{Follow: follow})
+func (c *client) watch(ctx context.Context, req *pb.WatchEventsRequest, each func(*pb.Event) error) (came bool, err error) {
+	stream, err := c.control.WatchEvents(ctx, req)
 	if err != nil {
 		return false, err
 	}
@@ -117,6 +120,36 @@ func printEvent(w io.Writer, e api.Event) error {
 	line := fmt.Sprintf("%-29s  %-20s  %s  %s", moment(e.Time), clean(e.Type), clean(subject), clean(pairs(e.Details)))
 	_, err := fmt.Fprintln(w, strings.TrimRight(line, " "))
 	return err
+}
+
+// eventsOverlap is how far before the latest event a stream that broke is taken up again: events come
+// with the time of the node that saw them, and no two clocks agree. What comes twice is shown once.
+const eventsOverlap = 10 * time.Minute
+
+// shownEvents knows which events were shown, and from when on to ask for more.
+type shownEvents struct {
+	ids    *memory
+	latest time.Time
+}
+
+// add says whether an event is new. now keeps one from a clock that is ahead from hiding later ones.
+func (s *shownEvents) add(e *pb.Event, now time.Time) bool {
+	at := e.GetTime().AsTime()
+	if at.After(now) {
+		at = now
+	}
+	if at.After(s.latest) {
+		s.latest = at
+	}
+	return s.ids.add(e.GetEventId())
+}
+
+// since returns from when on there may be events that were not shown; nil for all.
+func (s *shownEvents) since() *timestamppb.Timestamp {
+	if s.latest.IsZero() {
+		return nil
+	}
+	return timestamppb.New(s.latest.Add(-eventsOverlap))
 }
 
 // memory knows the latest of the words that it was told.

@@ -2,10 +2,10 @@ package cli
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 )
 
@@ -16,35 +16,13 @@ func envName(flag string) string {
 
 func env(flag string) []string { return []string{envName(flag)} }
 
-// units are what a size may end in; the longer ones first. Sizes are powers of two, as memory is.
-var units = []struct {
-	suffix string
-	bytes  uint64
-}{
-	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
-	{"K", 1 << 10}, {"M", 1 << 20}, {"G", 1 << 30}, {"T", 1 << 40},
-	{"B", 1}, {"", 1},
-}
-
-// parseSize reads a size such as 64MiB, 1.5GiB or 65536.
+// parseSize reads a size such as 64MiB, 1.5GiB, 64MB (of 1,000,000 bytes each) or 65536.
 func parseSize(s string) (uint64, error) {
-	for _, u := range units {
-		digits, ok := strings.CutSuffix(s, u.suffix)
-		if !ok {
-			continue
-		}
-		if n, err := strconv.ParseUint(digits, 10, 64); err == nil && n <= math.MaxUint64/u.bytes {
-			return n * u.bytes, nil
-		}
-		if strings.Trim(digits, "0123456789.") != "" { // ParseFloat also reads 0x1p4, inf and 1_000
-			break
-		}
-		if f, err := strconv.ParseFloat(digits, 64); err == nil && f*float64(u.bytes) < math.MaxInt64 {
-			return uint64(f * float64(u.bytes)), nil
-		}
-		break
+	n, err := humanize.ParseBytes(s)
+	if err != nil || strings.Contains(s, ",") { // humanize takes 1,5GiB for 15GiB
+		return 0, fmt.Errorf("%q is no size; it would be like 64MiB, 64MB, 1.5GiB or a number of bytes", s)
 	}
-	return 0, fmt.Errorf("%q is no size; it would be like 64MiB, 1.5GiB or a number of bytes", s)
+	return n, nil
 }
 
 // formatSize writes a size for people, in the largest unit that keeps it exact to a tenth.

@@ -17,9 +17,10 @@ const refHelp = "REF is an id, the beginning of one, or a name."
 
 func psCommand() *cli.Command {
 	return &cli.Command{
-		Name:      "ps",
-		Usage:     "list the instances",
-		ArgsUsage: " ",
+		Name:        "ps",
+		Usage:       "list the instances",
+		ArgsUsage:   " ",
+		Description: "The table shows as much of each id as tells those listed apart; JSON has the whole ids.",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also those that have ended", DisableDefaultText: true, EnvVars: env("all")},
 			&cli.StringFlag{Name: "name", Usage: "only those of this `NAME`", EnvVars: env("name")},
@@ -43,11 +44,12 @@ func (c *client) list(ctx context.Context, req *pb.ListInstancesRequest) ([]*pb.
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var (
-		found   []*pb.Instance
-		missing []string
+		found      []*pb.Instance
+		missing    []string
+		recovering bool
 	)
 	err := rpc.Retry(ctx, func(ctx context.Context) error {
-		found, missing = nil, nil
+		found, missing, recovering = nil, nil, false
 		stream, err := c.control.ListInstances(ctx, req)
 		if err != nil {
 			return err
@@ -62,8 +64,12 @@ func (c *client) list(ctx context.Context, req *pb.ListInstancesRequest) ([]*pb.
 			}
 			found = append(found, page.GetInstances()...)
 			missing = append(missing, page.GetMissingNodes()...)
+			recovering = recovering || page.GetRecovering()
 		}
 	})
+	if err == nil && recovering {
+		c.note("the leader is new and still asks the nodes what they run: something may be missing")
+	}
 	if err == nil && len(missing) > 0 {
 		c.note("no answer from %s: what is listed there may be out of date, and something may be missing", strings.Join(missing, ", "))
 	}

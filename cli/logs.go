@@ -19,7 +19,8 @@ func logsCommand() *cli.Command {
 		Usage:     "show an instance's output",
 		ArgsUsage: "REF",
 		Description: refHelp + " What the guest wrote to stdout goes to stdout, and what it wrote to\n" +
-			"stderr to stderr, from whichever node it is on.",
+			"stderr to stderr, from whichever node it is on. With --follow a connection that broke is opened again,\n" +
+			"and each line is shown once; an outage may last for --timeout. Ctrl-C ends it.",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what it writes from now on, until it ends", DisableDefaultText: true, EnvVars: env("follow")},
 			&cli.UintFlag{Name: "tail", Usage: "only the last `N` lines; 0 for all that is kept", EnvVars: env("tail")},
@@ -110,19 +111,50 @@ func (c *client) printEntry(e *pb.LogEntry) error {
 type follower struct {
 	*client
 
-	ref  string
-	tail uint32
-
-	// Where the instance was when it was last looked up, and the last line that came from there:
-	// lines are counted within an instance's life on its node.
-	place place
-	last  uint64
+	ref   string
+	tail  uint32
 	begun bool
+	lines lines
 }
 
+// place is where an instance is. Its lines are counted within its life there.
 type place struct {
 	node       string
 	generation uint64
+}
+
+func placeOf(i *pb.Instance) place { return place{i.GetNodeId(), i.GetGeneration()} }
+
+// lines knows which lines were shown. A stream has no start but that of what is kept, so that after a
+// reconnect lines come again.
+type lines struct {
+	place    place
+	last     uint64 // from that place; 0 before the first
+	reopened bool   // lines were shown from there, and none of the present stream yet
+}
+
+// open begins a stream of the lines from a place.
+func (l *lines) open(at place) {
+	if at != l.place {
+		l.place, l.last = at, 0
+	}
+	l.reopened = l.last > 0
+}
+
+// next says whether a line is new, and how many before it went missing between two streams. Within one
+// it is the agent that says so, in a remark, which has no number.
+func (l *lines) next(seq uint64) (fresh bool, missed uint64) {
+	if seq == 0 {
+		return true, 0
+	}
+	if seq <= l.last {
+		return false, 0
+	}
+	if l.reopened {
+		missed = seq - l.last - 1
+	}
+	l.last, l.reopened = seq, false
+	return true, missed
 }
 
 func (f *follower) run(ctx context.Context) error {
@@ -132,20 +164,31 @@ func (f *follower) run(ctx context.Context) error {
 // once follows the instance where it is now. It returns nil when the instance has ended and all it
 // wrote was printed.
 func (f *follower) once(ctx context.Context) (came bool, err error) {
-	if err := f.locate(ctx); err != nil {
+	i, err := f.lookUp(ctx)
+	if err != nil {
 		return false, err
 	}
+	f.ref = i.GetInstanceId() // a name may stand for another one later
+	f.lines.open(placeOf(i))
+	confirmed := !f.lines.reopened
 	req := &pb.FollowLogsRequest{Ref: f.ref, Follow: true}
 	if !f.begun {
 		req.Tail = f.tail
 	}
 	came, err = f.readLogs(ctx, req, func(e *pb.LogEntry) error {
 		f.begun = true
-		if e.GetSeq() > 0 { // the agent's own remarks are not counted
-			if e.GetSeq() <= f.last {
-				return nil
+		if !confirmed {
+			if err := f.stillThere(ctx); err != nil {
+				return err
 			}
-			f.last = e.GetSeq()
+			confirmed = true
+		}
+		fresh, missed := f.lines.next(e.GetSeq())
+		if missed > 0 {
+			f.note("%d lines were overwritten by newer ones while the connection was broken", missed)
+		}
+		if !fresh {
+			return nil
 		}
 		if f.json {
 			return printJSONLine(f.out(), api.FromLogEntry(e))
@@ -158,18 +201,14 @@ func (f *follower) once(ctx context.Context) (came bool, err error) {
 	return came, f.ended(ctx)
 }
 
-// locate looks the instance up, from the second time on by its id.
-func (f *follower) locate(ctx context.Context) error {
+// stillThere returns an error if the instance has moved since the stream was asked for: its lines would
+// then be taken for those that were shown.
+func (f *follower) stillThere(ctx context.Context) error {
 	i, err := f.lookUp(ctx)
-	if err != nil {
-		return err
+	if err == nil && placeOf(i) != f.lines.place {
+		err = rpc.Errorf(rpc.CommunicationFailure, "instance %s moved to node %s just now", i.GetInstanceId(), i.GetNodeName())
 	}
-	f.ref = i.GetInstanceId()
-	now := place{i.GetNodeId(), i.GetGeneration()}
-	if now != f.place {
-		f.place, f.last = now, 0
-	}
-	return nil
+	return err
 }
 
 // ended returns nil if there is nothing more to come of the instance, and else why to go on.

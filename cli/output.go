@@ -114,12 +114,43 @@ func printInstances(w io.Writer, json bool, instances []api.Instance) error {
 
 func instanceTable(w io.Writer, instances []api.Instance, now time.Time) error {
 	rows := make([][]string, 0, len(instances))
+	ids := make([]string, 0, len(instances))
+	for _, i := range instances {
+		ids = append(ids, i.InstanceID)
+	}
+	width := prefixWidth(ids)
 	for _, i := range instances {
 		rows = append(rows, []string{
-			i.InstanceID, i.Name, i.Status, i.NodeName, fmt.Sprint(i.Restarts), age(i.CreatedAt, now), shorten(lastWord(i), 60),
+			i.InstanceID[:min(width, len(i.InstanceID))], i.Name, i.NodeName, i.Status, fmt.Sprint(i.Restarts), age(i.CreatedAt, now), shorten(lastWord(i), 60),
 		})
 	}
-	return table(w, []string{"ID", "NAME", "STATUS", "NODE", "RESTARTS", "AGE", "NOTE"}, rows)
+	return table(w, []string{"ID", "NAME", "NODE", "STATUS", "RESTARTS", "AGE", "EXIT/ERROR"}, rows)
+}
+
+// shortestPrefix is the least of an id that is shown: all of the time in a UUIDv7, to its millisecond.
+const shortestPrefix = len("01930000-0000")
+
+// prefixWidth returns how much of ids is enough to tell them apart. Ids made together share their time,
+// so that it may be more than the shortest.
+func prefixWidth(ids []string) int {
+	width := shortestPrefix
+	ids = slices.Clone(ids)
+	slices.Sort(ids)
+	for n := 1; n < len(ids); n++ {
+		a, b := ids[n-1], ids[n]
+		if a == b {
+			continue
+		}
+		same := 0
+		for same < len(a) && a[same] == b[same] { // b is longer, or differs before its end
+			same++
+		}
+		width = max(width, same+1)
+	}
+	if slices.ContainsFunc(ids, func(id string) bool { return len(id) > width && id[width-1] == '-' }) {
+		width++ // a dash at the end looks like a mistake
+	}
+	return width
 }
 
 // lastWord says how an instance last ended.

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/wasmatrix/wasmatrix/api"
 )
 
@@ -49,7 +51,7 @@ func TestTablesReadAsTheyDid(t *testing.T) {
 		Args: []string{"-v", "two words"}, MemoryLimitBytes: 64 << 20, Constraints: map[string]string{"zone": "b", "disk": "ssd"},
 	}
 	worker := web
-	worker.InstanceID, worker.Name, worker.Status, worker.NodeName = "01930000-0000-7000-8000-000000000002", "a-longer-name", "crashed", "n"
+	worker.InstanceID, worker.Name, worker.Status, worker.NodeName = "01930000-0002-7000-8000-000000000002", "a-longer-name", "crashed", "n"
 	worker.CreatedAt, worker.FinishedAt, worker.Restarts, worker.ExitCode = ago(50*time.Hour), ago(time.Hour), 12, &code
 	worker.LastError = "exit code 3\x1b[31m\nand then some more that is far too long to be shown in one line of a table"
 	for name, show := range map[string]func(io.Writer) error{
@@ -83,6 +85,31 @@ func TestTablesReadAsTheyDid(t *testing.T) {
 			checkGolden(t, filepath.Join("testdata", name+".golden"), out.Bytes())
 		})
 	}
+}
+
+func TestShortIDsStandForOneOfThoseShown(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ids := rapid.SliceOf(rapid.Custom(func(t *rapid.T) string {
+			// Made in few milliseconds, with few sequence numbers, so that they share much.
+			return fmt.Sprintf("01930000-%04x-7%03x-8000-%012x",
+				rapid.IntRange(0, 2).Draw(t, "ms"), rapid.IntRange(0, 2).Draw(t, "seq"), rapid.IntRange(0, 20).Draw(t, "random"))
+		})).Draw(t, "ids")
+		width := prefixWidth(ids)
+		if width < shortestPrefix {
+			t.Fatalf("%d characters are too few to be told from ids not shown", width)
+		}
+		ofPrefix := map[string]string{}
+		for _, id := range ids {
+			short := id[:min(width, len(id))]
+			if other, taken := ofPrefix[short]; taken && other != id {
+				t.Fatalf("%s stands for %s and %s", short, id, other)
+			}
+			ofPrefix[short] = id
+			if short[len(short)-1] == '-' {
+				t.Fatalf("%s ends in a dash", short)
+			}
+		}
+	})
 }
 
 func TestAgesAreShort(t *testing.T) {

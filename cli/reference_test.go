@@ -57,7 +57,9 @@ func reference() string {
 	b.WriteString("# Command line\n\n<!-- Made from the command tree by `go test ./cli -update`. -->\n\n" +
 		"Flags go before arguments. Each flag can also be set by its environment variable.\n" +
 		"Exit codes: 0 done, 1 the operation failed, 2 the command line was wrong.\n" +
-		"Errors are printed on stderr as `error: MESSAGE (ERROR_CODE)`, or as JSON with `-o json`.\n")
+		"Errors are printed on stderr as `error: MESSAGE (ERROR_CODE)`, or as JSON with `-o json`.\n\n" +
+		"Ctrl-C ends a command at once, without a word, and a shell sees 130, also with `-f`; `agent` leaves in order and exits with 0.\n" +
+		"A SIZE is like 64MiB (of 1,048,576 bytes), 64MB (of 1,000,000) or a number of bytes. A TIME is like 500ms, 10s or 2m.\n")
 	for _, c := range tree().Commands {
 		describe(&b, "", c)
 	}

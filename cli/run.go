@@ -114,10 +114,11 @@ func moduleAndArgs(c *cli.Context) (module string, args []string, err error) {
 	case words[1] == "--":
 		return words[0], words[2:], nil
 	}
-	if err := noLateFlags(c, words[1:2]); err != nil {
-		return "", nil, err
+	if strings.HasPrefix(words[1], "-") {
+		return "", nil, usagef(c, "%q comes too late: flags of run go before the module, and words for the guest after --, as in `run %s -- %s`",
+			words[1], words[0], strings.Join(words[1:], " "))
 	}
-	return "", nil, usagef(c, "%q is one argument too many; the guest's go after --", words[1])
+	return "", nil, usagef(c, "%q is one argument too many; words for the guest go after --, as in `run %s -- %s`", words[1], words[0], strings.Join(words[1:], " "))
 }
 
 // nameFor derives a name from a module's: the file's base, made of what a name may have.
@@ -201,6 +202,11 @@ func (c *client) run(ctx context.Context, req *startRequest) error {
 	}
 	if err != nil {
 		return withIDs(err, req.ids)
+	}
+	if asked := len(started) + len(failures); asked > 1 && !c.json { // else the error says it all
+		for _, f := range failures {
+			c.note("instance %s did not start: %s (%s)", f.GetInstanceId(), f.GetMessage(), f.GetErrorCode())
+		}
 	}
 	if err := failureOf(failures, len(started)+len(failures)); err != nil {
 		return err
@@ -298,11 +304,9 @@ func failureOf(failures []*pb.StartFailure, asked int) error {
 		message = fmt.Sprintf("%d of %d instances did not start: %s", len(failures), asked, message)
 	}
 	e := rpc.Errorf(rpc.Code(worst.code), "%s", message)
-	for n, f := range failures {
-		if n == 10 { // enough to look at
-			break
-		}
-		e = e.With(f.GetInstanceId(), f.GetErrorCode()+": "+f.GetMessage())
+	e.Details = make(map[string]string, len(failures))
+	for _, f := range failures {
+		e.Details[f.GetInstanceId()] = f.GetErrorCode() + ": " + f.GetMessage()
 	}
 	return e
 }
@@ -323,5 +327,6 @@ func crashOf(started []*pb.Instance) error {
 	if len(started) > 1 {
 		message = fmt.Sprintf("%d of %d instances crashed at once; %s: %s", len(crashed), len(started), first.GetInstanceId(), lastWord(api.FromInstance(first)))
 	}
+	message += fmt.Sprintf("; `wasmatrix logs %s` shows what it wrote", first.GetInstanceId())
 	return rpc.Errorf(rpc.InvalidRequest, "%s", message).With("instance_id", first.GetInstanceId()).With("status", "crashed")
 }
