@@ -30,7 +30,7 @@ func binarySize(b *bench) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	report(b, "size of the binary", float64(info.Size())/mib, 45, "MB")
+	report(b, "size of the binary", float64(info.Size())/1e6, 45, "MB")
 }
 
 // idleNodes measures what nodes take that do nothing.
