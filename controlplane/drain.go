@@ -82,7 +82,7 @@ func (s *Server) moveAll(ctx context.Context, l *lead, nodeID string) *pb.DrainN
 // move starts an instance on another node with the next generation and then stops it on its own. It
 // returns nil where there was nothing to move any more. If the leader dies in between, the next one finds it twice and stops the lower generation.
 func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instance, error) {
-	if err := l.waitStarted(ctx, i.GetInstanceId()); err != nil {
+	if err := s.waitStarted(ctx, l, i.GetInstanceId()); err != nil {
 		return nil, err
 	}
 	if i.GetSpec().GetRestartPolicy().GetPolicyType() == pb.PolicyType_POLICY_TYPE_NEVER {

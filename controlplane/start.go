@@ -52,7 +52,7 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 		select {
 		case <-call.done:
 		case <-ctx.Done():
-			return nil, rpc.Errorf(rpc.Timeout, "instance %s is still being started: %w", id, ctx.Err())
+			return nil, s.stillStarting(l, id, ctx.Err())
 		}
 		switch {
 		case call.failure != nil && rpc.Retryable(rpc.Errorf(rpc.Code(call.failure.GetErrorCode()), "")):
@@ -65,6 +65,14 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 		}
 	}
 	return resp, nil
+}
+
+// stillStarting tells a caller that gives up, or whose leader does, that an instance is under way.
+func (s *Server) stillStarting(l *lead, id string, err error) error {
+	if l.ctx.Err() != nil {
+		return s.notLeading() // the same ids at the next leader find it
+	}
+	return rpc.Errorf(rpc.Timeout, "instance %s is still being started: %w", id, err)
 }
 
 func validateStart(req *pb.StartInstanceRequest) error {

@@ -29,7 +29,7 @@ func (s *Server) StopInstance(ctx context.Context, req *pb.StopInstanceRequest) 
 	resp := &pb.StopInstanceResponse{}
 	byNode := map[string][]*pb.Instance{}
 	for _, i := range wanted {
-		if err := l.waitStarted(ctx, i.GetInstanceId()); err != nil {
+		if err := s.waitStarted(ctx, l, i.GetInstanceId()); err != nil {
 			return nil, err
 		}
 		if now := s.view.get(i.GetInstanceId()); now != nil { // it may have moved or ended meanwhile
@@ -100,7 +100,7 @@ func (l *lead) endStops(instances []*pb.Instance) {
 
 // waitStarted waits until a start of the instance that is under way has come to something, so that
 // the stop can't overtake it.
-func (l *lead) waitStarted(ctx context.Context, id string) error {
+func (s *Server) waitStarted(ctx context.Context, l *lead, id string) error {
 	l.mu.Lock()
 	call := l.starts[id]
 	l.mu.Unlock()
@@ -111,7 +111,7 @@ func (l *lead) waitStarted(ctx context.Context, id string) error {
 	case <-call.done:
 		return nil
 	case <-ctx.Done():
-		return rpc.Errorf(rpc.Timeout, "instance %s is still being started: %w", id, ctx.Err())
+		return s.stillStarting(l, id, ctx.Err())
 	}
 }
 
@@ -148,6 +148,9 @@ func (s *Server) stopOnNode(ctx context.Context, l *lead, nodeID string, live []
 		return nil, rpc.Errorf(rpc.CommunicationFailure, "%s on node %s could not be stopped: the node is not reachable; stop again when it is back", describe(live), name)
 	}
 	if err := s.orderStop(ctx, l, m, ids(live), false); err != nil {
+		if l.ctx.Err() != nil { // cut short by the end of the leadership
+			err = s.notLeading()
+		}
 		e := rpc.FromError(err)
 		return nil, rpc.Errorf(e.Code, "%s on node %s could not be stopped: %s", describe(live), name, e.Message)
 	}
