@@ -109,6 +109,9 @@ func (a addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	return "", fmt.Errorf("gossip does not know node %s", id)
 }
 
+// removedAfter is how many election timeouts a voter waits for a leader before it believes gossip.
+const removedAfter = 4
+
 // Leadership says who leads: by Raft's word on a voter, elsewhere by the newest hint.
 type Leadership struct {
 	NodeID, Addr string // empty while nobody is known to lead
@@ -132,7 +135,10 @@ func (c *Cluster) Leadership() Leadership {
 	if m == nil || m.State != stateAlive || m.Self {
 		return Leadership{}
 	}
-	if votes && c.hint.Term <= c.raft.CurrentTerm() { // Raft knows better; a removed voter does not
+	// A voter's Raft knows better, unless no leader has spoken to it for longer than an election takes:
+	// then it was removed while it was away, and nobody will.
+	removed := time.Since(c.raft.LastContact()) > removedAfter*c.cfg.timing().election
+	if votes && (!removed || c.hint.Term < c.raft.CurrentTerm()) {
 		return Leadership{}
 	}
 	addr := c.hint.Addr
