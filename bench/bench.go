@@ -15,7 +15,7 @@ import (
 // what that creates lasts until the end of the measurement.
 type bench struct {
 	root    string
-	product rig.Binary
+	product rig.Product
 	rounds  int
 	rows    []row
 

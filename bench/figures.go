@@ -26,7 +26,7 @@ const (
 const patience = 2 * time.Minute
 
 func binarySize(b *bench) {
-	info, err := os.Stat(string(b.product))
+	info, err := os.Stat(b.product.Node)
 	if err != nil {
 		b.Fatal(err)
 	}

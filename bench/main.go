@@ -41,8 +41,9 @@ func run(only string, rounds int) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{root: root, product: rig.Binary(filepath.Join(root, "bin", "wasmatrix")), rounds: rounds}
-	if _, err := os.Stat(string(b.product)); err != nil {
+	binary := filepath.Join(root, "bin", "wasmatrix")
+	b := &bench{root: root, product: rig.Product{Node: binary, Client: binary}, rounds: rounds}
+	if _, err := os.Stat(binary); err != nil {
 		return fmt.Errorf("%w: run `make build` first", err)
 	}
 	fmt.Println(machine())

@@ -9,8 +9,8 @@ import (
 	"github.com/wasmatrix/wasmatrix/internal/guest"
 )
 
-// product is the binary under test, built once for all tests.
-var product rig.Binary
+// product is what is under test, built once for all tests.
+var product rig.Product
 
 func TestMain(m *testing.M) {
 	code, err := buildAndRun(m)

@@ -73,7 +73,7 @@ func (n *Node) CLI(args ...string) Result {
 func (n *Node) Command(ctx context.Context, args ...string) *exec.Cmd {
 	i := commandLength(args)
 	words := slices.Concat(args[:i], []string{"--addr", n.RPC(), "-o", "json"}, args[i:])
-	cmd := exec.CommandContext(ctx, string(n.cluster.binary), words...)
+	cmd := exec.CommandContext(ctx, n.cluster.product.Client, words...)
 	cmd.SysProcAttr = attributes()
 	return cmd
 }

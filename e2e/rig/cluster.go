@@ -14,7 +14,7 @@ var clusters atomic.Uint32
 // Cluster is a set of nodes of one test.
 type Cluster struct {
 	t      T
-	binary Binary
+	product Product
 	dir    string
 	subnet string
 	nodes  []*Node
@@ -22,10 +22,10 @@ type Cluster struct {
 }
 
 // New returns a cluster without nodes. The flags are given to each node that starts.
-func (b Binary) New(t T, flags ...string) *Cluster {
+func (p Product) New(t T, flags ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{
-		t: t, binary: b, dir: t.TempDir(), flags: flags,
+		t: t, product: p, dir: t.TempDir(), flags: flags,
 		// Two test processes at once rarely share a second octet, two clusters of one never a third.
 		subnet: fmt.Sprintf("127.%d.%d", 64+os.Getpid()%128, clusters.Add(1)%250+1),
 	}
@@ -35,9 +35,9 @@ func (b Binary) New(t T, flags ...string) *Cluster {
 
 // Form returns a cluster of that many nodes, n1 first, once all are alive and one of them leads.
 // The first founds it, the others join the first.
-func (b Binary) Form(t T, nodes int, flags ...string) *Cluster {
+func (p Product) Form(t T, nodes int, flags ...string) *Cluster {
 	t.Helper()
-	c := b.New(t, flags...)
+	c := p.New(t, flags...)
 	for i := range nodes {
 		n := c.Node(fmt.Sprintf("n%d", i+1))
 		if i == 0 {

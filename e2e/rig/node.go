@@ -44,7 +44,7 @@ func (n *Node) Start(flags ...string) {
 	}
 	defer log.Close()
 	args := slices.Concat([]string{"agent", "--name", n.Name, "--bind", n.IP, "--data-dir", n.DataDir}, n.cluster.flags, flags)
-	cmd := exec.Command(string(n.cluster.binary), args...)
+	cmd := exec.Command(n.cluster.product.Node, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = attributes()
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")

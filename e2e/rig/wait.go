@@ -6,7 +6,7 @@ import (
 )
 
 // How often a condition is looked at.
-const pollEvery = 50 * time.Millisecond
+const pollEvery = 100 * time.Millisecond
 
 // Wait looks at a condition until it holds, and fails the test with what it last said if that takes
 // longer than the deadline. It returns how long it took.
@@ -24,7 +24,7 @@ func Wait(t T, what string, deadline time.Duration, condition func() error) time
 func Hold(t T, what string, over time.Duration, condition func() error) {
 	t.Helper()
 	began := time.Now()
-	tick := time.NewTicker(4 * pollEvery)
+	tick := time.NewTicker(2 * pollEvery)
 	defer tick.Stop()
 	for time.Since(began) < over {
 		if err := condition(); err != nil {
