@@ -13,12 +13,12 @@ var clusters atomic.Uint32
 
 // Cluster is a set of nodes of one test.
 type Cluster struct {
-	t      T
+	t       T
 	product Product
-	dir    string
-	subnet string
-	nodes  []*Node
-	flags  []string
+	dir     string
+	subnet  string
+	nodes   []*Node
+	flags   []string
 }
 
 // New returns a cluster without nodes. The flags are given to each node that starts.
