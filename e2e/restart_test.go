@@ -49,21 +49,20 @@ func TestNodeReturnsWithAnotherAddress(t *testing.T) {
 	moved.Kill()
 	moved.Move(c.Address(99))
 	moved.Start("--join", c.Leader().IP)
-	began := time.Now()
-	c.WaitFormed(3)
-	t.Logf("back after %s", time.Since(began).Round(time.Millisecond))
-	rig.Wait(t, "all to know the new address", 20*time.Second, func() error {
+	back := rig.Wait(t, "all to know the new address", 40*time.Second, func() error {
 		for _, n := range c.Nodes() {
 			members, err := n.TryMembers()
 			if err != nil {
 				return err
 			}
-			if got := members[moved.Name].RPCAddr; got != moved.RPC() {
-				return fmt.Errorf("%s knows %s", n.Name, got)
+			if got := members[moved.Name]; got.RPCAddr != moved.RPC() || got.State != "alive" {
+				return fmt.Errorf("%s says that it is %s at %s", n.Name, got.State, got.RPCAddr)
 			}
 		}
 		return nil
 	})
+	t.Logf("back after %s", back.Round(time.Millisecond))
+	c.WaitFormed(3)
 	mustRunOn(t, c.Any(), moved)
 }
 
