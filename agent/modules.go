@@ -124,7 +124,7 @@ func (s *moduleService) PushModule(stream grpc.ClientStreamingServer[pb.PushModu
 }
 
 // receive takes a module in, from its first message on. What can't be a module that runs here is
-// refused at its first bytes.
+// refused at its first bytes, and what lacks its end at its last.
 func (a *Agent) receive(hash modulestore.Hash, m *pb.PushModuleRequest, stream grpc.ClientStreamingServer[pb.PushModuleRequest, pb.PushModuleResponse]) (err error) {
 	if err := wasm.Check(m.GetChunk()); err != nil {
 		return rpc.Errorf(rpc.InvalidRequest, "module %s: %w", hash.Short(), err)
@@ -136,9 +136,13 @@ func (a *Agent) receive(hash modulestore.Hash, m *pb.PushModuleRequest, stream g
 	defer func() { err = errors.Join(err, in.Close()) }()
 	held := in.Offset() // what an earlier transfer left, and this one brings again
 	sum, got, size := sha256.New(), uint64(0), m.GetSizeBytes()
+	outline := &wasm.Outline{}
+	passing := io.MultiWriter(sum, outline)
 	for {
 		chunk := m.GetChunk()
-		sum.Write(chunk)
+		if _, err := passing.Write(chunk); err != nil {
+			return err
+		}
 		got += uint64(len(chunk))
 		if got > size {
 			return rpc.Errorf(rpc.InvalidRequest, "module %s: more came than the %d bytes that were announced", hash.Short(), size)
@@ -156,6 +160,9 @@ func (a *Agent) receive(hash modulestore.Hash, m *pb.PushModuleRequest, stream g
 	}
 	if got < size {
 		return rpc.Errorf(rpc.InvalidRequest, "module %s: %d bytes came of the %d that were announced", hash.Short(), got, size)
+	}
+	if err := outline.Close(); err != nil {
+		return errors.Join(rpc.Errorf(rpc.InvalidRequest, "module %s: %w", hash.Short(), err), in.Discard())
 	}
 	err = in.Commit()
 	if pushed := modulestore.Hash(fmt.Sprintf("sha256:%x", sum.Sum(nil))); err != nil && pushed != hash {

@@ -224,7 +224,8 @@ func TestBadPushIsRefusedInWords(t *testing.T) {
 		{"empty", nil, hashOf(nil), "empty"},
 		{"text", []byte("#!/bin/sh\necho hello\n"), "", "no webassembly module"},
 		{"component", []byte("\x00asm\x0d\x00\x01\x00"), "", "component"},
-		{"truncated", module[:6], "", "truncated"},
+		{"truncated head", module[:6], "", "truncated"},
+		{"truncated", module[:len(module)/2], "", "truncated"},
 		{"another hash", module, hashOf([]byte("other")), "not module"},
 		{"no hash", module, "sha256:123", ""},
 	} {

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// Incoming is a module on its way in. One of Commit and Close ends it; Close after Commit does
-// nothing.
+// Incoming is a module on its way in. One of Commit, Discard and Close ends it; Close after another
+// does nothing.
 type Incoming struct {
 	store  *Store
 	hash   Hash
@@ -101,7 +101,7 @@ func (in *Incoming) Commit() error {
 		return errors.Join(fmt.Errorf("module %s: %d of %d bytes came", in.hash.Short(), in.offset, in.size), in.Close())
 	}
 	if got := ofDigest([sha256.Size]byte(in.sum.Sum(nil))); got != in.hash {
-		return errors.Join(fmt.Errorf("module %s: the bytes that came are of %s", in.hash.Short(), got.Short()), os.Remove(in.part.Name()), in.Close())
+		return errors.Join(fmt.Errorf("module %s: the bytes that came are of %s", in.hash.Short(), got.Short()), in.Discard())
 	}
 	defer in.letGo()
 	in.ended = true
@@ -130,6 +130,11 @@ func (in *Incoming) Close() error {
 		err = errors.Join(err, ignoreMissing(os.Remove(in.part.Name())))
 	}
 	return err
+}
+
+// Discard ends a transfer of what nobody should have: what came is thrown away.
+func (in *Incoming) Discard() error {
+	return errors.Join(ignoreMissing(os.Remove(in.part.Name())), in.Close())
 }
 
 func ignoreMissing(err error) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -18,6 +19,8 @@ const (
 	// "layer 1" (the component model's Binary.md).
 	coreVersion    = 1
 	componentLayer = 1
+	// An id and five bytes of LEB128, which hold 32 bits.
+	maxSectionHead = 6
 )
 
 var magic = []byte("\x00asm")
@@ -51,6 +54,61 @@ func Check(module []byte) error {
 		return invalid("this is a component (WASI 0.2), which wasmatrix does not run yet: want %s", wanted)
 	case layer != 0 || version != coreVersion:
 		return invalid("this is WebAssembly of version %d, layer %d, which nobody here knows: want %s", version, layer, wanted)
+	}
+	return nil
+}
+
+// Outline checks, as the bytes of a module come in, that each of its sections is there whole. Write
+// the module to it, then ask Close.
+type Outline struct {
+	seen   int64  // bytes so far
+	left   uint64 // bytes that are still to come of the section
+	field  []byte // of a section's head: its id and its size, as far as they came
+	broken error
+}
+
+// Write takes the next bytes in. It never fails: Close tells.
+func (o *Outline) Write(b []byte) (int, error) {
+	n := len(b)
+	if skip := min(int64(n), max(0, int64(len(magic)+4)-o.seen)); skip > 0 { // the head is Check's
+		o.seen += skip
+		b = b[skip:]
+	}
+	for len(b) > 0 && o.broken == nil {
+		if skip := min(o.left, uint64(len(b))); skip > 0 {
+			o.left -= skip
+			o.seen += int64(skip)
+			b = b[skip:]
+			continue
+		}
+		o.field = append(o.field, b[0])
+		o.seen++
+		b = b[1:]
+		o.head()
+	}
+	return n, nil
+}
+
+// head ends a section's head once it is complete: an id of one byte, and a size as LEB128 of 32 bits.
+func (o *Outline) head() {
+	size, n := binary.Uvarint(o.field[1:])
+	switch {
+	case n > 0 && size <= math.MaxUint32:
+		o.left, o.field = size, o.field[:0]
+	case n != 0 || len(o.field) > maxSectionHead:
+		o.broken = invalid("the module is damaged: no section can begin as one does at byte %d: build or copy it again", o.seen-int64(len(o.field)))
+	}
+}
+
+// Close says what is wrong with what came, as an [*InvalidModuleError].
+func (o *Outline) Close() error {
+	switch {
+	case o.broken != nil:
+		return o.broken
+	case o.left > 0:
+		return invalid("the module is truncated: its last section lacks %d bytes: build or copy it again", o.left)
+	case len(o.field) > 0:
+		return invalid("the module is truncated amid the head of a section, after %d bytes: build or copy it again", o.seen)
 	}
 	return nil
 }

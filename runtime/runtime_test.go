@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -259,6 +260,40 @@ func TestModulesThatCannotRunAreRefusedInOneSentence(t *testing.T) {
 	}
 }
 
+// Wherever a module is cut, its outline tells, unless whole sections remain: then compiling tells.
+func TestOutlineTellsWhatIsCutOff(t *testing.T) {
+	sections := [][]byte{oneFunction, exportStart, emptyCode}
+	whole := tiny(sections...)
+	ends := map[int]bool{8: true}
+	for n := range len(sections) + 1 {
+		ends[len(tiny(sections[:n]...))] = true
+	}
+	for cut := 8; cut <= len(whole); cut++ {
+		for piece := 1; piece <= 9; piece++ {
+			err := outline(whole[:cut], piece)
+			var refused *InvalidModuleError
+			switch {
+			case ends[cut] && err != nil:
+				t.Errorf("whole sections up to %d, in pieces of %d: %v", cut, piece, err)
+			case !ends[cut] && (!errors.As(err, &refused) || !strings.Contains(err.Error(), "truncated")):
+				t.Errorf("cut at %d, in pieces of %d: %v", cut, piece, err)
+			}
+		}
+	}
+	if err := outline(append(slices.Clone(whole), 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f), 4); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a section of more than 32 bits: %v", err)
+	}
+}
+
+// outline passes a module through an Outline in pieces.
+func outline(module []byte, piece int) error {
+	o := &Outline{}
+	for part := range slices.Chunk(module, piece) {
+		_, _ = o.Write(part) // never fails
+	}
+	return o.Close()
+}
+
 // A memory that is not exported does not show before instantiation.
 func TestHiddenMemoryAboveTheLimitIsRefused(t *testing.T) {
 	e := newEngine(t)
@@ -373,6 +408,9 @@ func FuzzCompile(f *testing.F) {
 		switch {
 		case err == nil:
 			m.Release()
+			if err := outline(module, 1+len(module)/3); err != nil {
+				t.Fatalf("compiles, and its outline says %v", err)
+			}
 		case !errors.As(err, &refused):
 			t.Fatalf("outside bytes gave %v, which blames this node", err)
 		}
