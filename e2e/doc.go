@@ -1,7 +1,8 @@
 // Package e2e proves with real processes what the contract promises.
 //
 // Each test runs a cluster on loopback through [github.com/wasmatrix/wasmatrix/e2e/rig] and asks it
-// as a user would: with the command line and over HTTP. Tests that assert timing, such as that no
+// as a user would: with the command line and over HTTP. The one that cuts the network has hosts of its
+// own, and is skipped where they can't be made. Tests that assert timing, such as that no
 // election happens beside hostile guests, run alone; the others run two at a time.
 //
 // What can be shown without processes is shown in the rooms themselves, faster.

@@ -39,21 +39,44 @@ func (p Product) Form(t T, nodes int, flags ...string) *Cluster {
 	t.Helper()
 	c := p.New(t, flags...)
 	for i := range nodes {
-		n := c.Node(fmt.Sprintf("n%d", i+1))
+		c.Node(fmt.Sprintf("n%d", i+1))
+	}
+	c.form()
+	return c
+}
+
+// FormOn is Form with one node on each of these hosts.
+func (p Product) FormOn(t T, hosts []Host, flags ...string) *Cluster {
+	t.Helper()
+	c := p.New(t, flags...)
+	for i, host := range hosts {
+		c.NodeOn(fmt.Sprintf("n%d", i+1), host)
+	}
+	c.form()
+	return c
+}
+
+func (c *Cluster) form() {
+	c.t.Helper()
+	for i, n := range c.nodes {
 		if i == 0 {
 			n.Start()
 		} else {
 			n.Start("--join", c.nodes[0].IP)
 		}
 	}
-	c.WaitFormed(nodes)
-	return c
+	c.WaitFormed(len(c.nodes))
 }
 
 // Node returns a node that does not run yet, on the next address of the cluster's subnet.
 func (c *Cluster) Node(name string) *Node {
+	return c.NodeOn(name, Host{IP: c.Address(len(c.nodes) + 11)})
+}
+
+// NodeOn returns a node that does not run yet, on that host.
+func (c *Cluster) NodeOn(name string, host Host) *Node {
 	n := &Node{
-		Name: name, IP: c.Address(len(c.nodes) + 11), cluster: c, t: c.t,
+		Name: name, IP: host.IP, enter: host.enter, cluster: c, t: c.t,
 		DataDir: filepath.Join(c.dir, name), logPath: filepath.Join(c.dir, name+".log"),
 	}
 	c.nodes = append(c.nodes, n)

@@ -5,6 +5,9 @@
 // same data directory or another address; the command line is asked as a user would, with -o json.
 // What a test waits for it says as a condition with a deadline: nothing here sleeps.
 //
+// Where a test is about the network itself, its nodes run on the hosts of a [Network], which can be
+// cut in two: each host is a network namespace of Linux, which takes root and ip.
+//
 // When the test ends all processes end. If it failed, or a node raced or panicked, the log of each
 // node is shown.
 //

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,12 @@ import (
 	"time"
 )
 
+// Host is where a node runs, and the commands that ask it.
+type Host struct {
+	IP    string
+	enter []string // what comes before a command line to run it there; nothing for this machine itself
+}
+
 // Node is one node of a cluster: an address, a data directory, and a process when it runs.
 type Node struct {
 	Name    string
@@ -21,6 +28,7 @@ type Node struct {
 
 	cluster *Cluster
 	t       T
+	enter   []string // the host's
 	logPath string
 	flags   []string // of the last start
 
@@ -44,9 +52,8 @@ func (n *Node) Start(flags ...string) {
 	}
 	defer log.Close()
 	args := slices.Concat([]string{"agent", "--name", n.Name, "--bind", n.IP, "--data-dir", n.DataDir}, n.cluster.flags, flags)
-	cmd := exec.Command(n.cluster.product.Node, args...)
+	cmd := n.there(context.Background(), n.cluster.product.Node, args)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = attributes()
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 	if err := cmd.Start(); err != nil {
 		n.t.Fatalf("start %s: %v", n.Name, err)
@@ -161,6 +168,14 @@ func (n *Node) Log() string {
 		return err.Error()
 	}
 	return string(raw)
+}
+
+// there returns a command that runs on the node's host and ends with the test.
+func (n *Node) there(ctx context.Context, path string, args []string) *exec.Cmd {
+	words := slices.Concat(n.enter, []string{path}, args)
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	cmd.SysProcAttr = attributes()
+	return cmd
 }
 
 func (n *Node) process() (*exec.Cmd, chan struct{}) {
