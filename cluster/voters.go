@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -12,6 +14,9 @@ import (
 // unseenFactor is how many settle times a voter that has not been seen since this node started is
 // given to come back: after a power cut, some hosts take minutes.
 const unseenFactor = 60
+
+// answerTimeout is how long a connection to a future voter may take.
+const answerTimeout = time.Second
 
 // keepVoters makes this node, while it leads, add and remove voters as planVoters says.
 func (c *Cluster) keepVoters(ctx context.Context) error {
@@ -46,6 +51,9 @@ func (c *Cluster) isLeaving() bool {
 func (c *Cluster) takeStep(step voterChange) error {
 	switch {
 	case step.Promote != "":
+		if err := c.answers(step.Promote); err != nil {
+			return err
+		}
 		c.cfg.Log.Info("adding a voter", "node_id", step.Promote)
 		return c.raft.AddVoter(raft.ServerID(step.Promote), raft.ServerAddress(c.addrOf(step.Promote)), 0, enqueueTimeout).Error()
 	case step.Demote != "":
@@ -53,6 +61,30 @@ func (c *Cluster) takeStep(step voterChange) error {
 		return c.raft.RemoveServer(raft.ServerID(step.Demote), 0, enqueueTimeout).Error()
 	}
 	return nil
+}
+
+// answers asks a node itself whether it is there, over both of its ports. Gossip sees the nodes behind
+// a cut die one after the other, within seconds: a vote for one that it still takes to be alive, while it
+// knows another voter to be dead, can cost the quorum, and no later step could take it back.
+func (c *Cluster) answers(nodeID string) error {
+	c.mu.Lock()
+	m := c.members[nodeID]
+	c.mu.Unlock()
+	if m == nil {
+		return fmt.Errorf("gossip does not know node %s", nodeID)
+	}
+	addr, err := net.ResolveUDPAddr("udp", m.GossipAddr)
+	if err != nil {
+		return fmt.Errorf("gossip address of node %s: %w", nodeID, err)
+	}
+	if _, err := c.gossip.Ping(nodeID, addr); err != nil {
+		return fmt.Errorf("ask node %s at %s: %w", nodeID, m.GossipAddr, err)
+	}
+	conn, err := c.stream.Dial(raft.ServerAddress(m.RPCAddr), answerTimeout)
+	if err != nil {
+		return fmt.Errorf("reach node %s at %s: %w", nodeID, m.RPCAddr, err)
+	}
+	return conn.Close()
 }
 
 func (c *Cluster) votersView() votersView {

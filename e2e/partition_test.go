@@ -126,20 +126,19 @@ func TestClusterSplitForLongerThanGossipRemembersFindsItselfAgain(t *testing.T) 
 // minorityThatLeads splits the nodes in two: the leader with a node that has no vote, and the others,
 // who are more and have most of the votes.
 //
-// Of the nodes without a vote it is the last in line for one, by its id. The first in line is given
-// the lost leader's vote in the second in which gossip sees that leader dead and the other not yet,
-// and then there are two of four votes on either side, and no leader until the network heals.
+// Of the nodes without a vote it is the first in line for one, by its id: there is a second in which
+// gossip sees the lost leader dead and that node not yet, and its vote would cost the majority its quorum.
 func minorityThatLeads(t *testing.T, c *rig.Cluster) (few, many []*rig.Node) {
 	t.Helper()
-	var last rig.Member
+	var next rig.Member
 	for _, m := range c.Any().Members() {
-		if m.Role == "agent" && m.NodeID > last.NodeID {
-			last = m
+		if m.Role == "agent" && (next.NodeID == "" || m.NodeID < next.NodeID) {
+			next = m
 		}
 	}
 	leader := c.Leader()
 	for _, n := range c.Nodes() {
-		if n == leader || n.Name == last.Name {
+		if n == leader || n.Name == next.Name {
 			few = append(few, n)
 		} else {
 			many = append(many, n)
