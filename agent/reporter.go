@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// heartbeatEvery is how often a voter hears of an agent at the least.
-	heartbeatEvery = time.Second
+	// heartbeatEvery is how often a voter hears of an agent at the least. Changes are told at once, and
+	// a broken connection is noticed without it.
+	heartbeatEvery = 5 * time.Second
 	// ackTimeout is how long a voter may take to answer a hello, or to apply what it was sent. A full
 	// report of 10,000 instances takes it well below a second; after that the stream is given up.
 	ackTimeout = 10 * time.Second

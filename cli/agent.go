@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -62,7 +61,6 @@ func agentCommand(build Build) *cli.Command {
 			if err != nil {
 				return err
 			}
-			makeRoomForGuests()
 			ctx, stop := untilSignal(c.Context, os.Exit)
 			defer stop()
 			return node.Run(ctx, cfg)
@@ -73,15 +71,6 @@ func agentCommand(build Build) *cli.Command {
 // spareProcessors is how many guests may run without end before they queue with the control plane for
 // Go's processors (docs/decisions/005-spare-processors.md).
 const spareProcessors = 16
-
-// makeRoomForGuests lets more threads run Go code than there are cores, unless the operator has set
-// GOMAXPROCS: the operating system shares cores among threads more finely than Go shares its
-// processors among goroutines, and so gossip and Raft keep their turn beside guests that never rest.
-func makeRoomForGuests() {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcessors)
-	}
-}
 
 // agentConfig reads the flags of a node.
 func agentConfig(c *cli.Context, build Build, log *slog.Logger) (node.Config, error) {
@@ -101,6 +90,9 @@ func agentConfig(c *cli.Context, build Build, log *slog.Logger) (node.Config, er
 		DrainTimeout:     c.Duration("drain-timeout"),
 		Version:          build.Version,
 		Log:              log,
+	}
+	if os.Getenv("GOMAXPROCS") == "" { // else the operator has decided
+		cfg.SpareProcessors = spareProcessors
 	}
 	cfg.Ready = func(info node.Info) { tellNext(log, cfg, info) }
 	var err error

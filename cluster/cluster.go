@@ -107,7 +107,6 @@ func (c *Cluster) Run(ctx context.Context) error {
 	g.Go(func() error { return c.found(ctx) })
 	g.Go(func() error { return c.followRaft(ctx) })
 	g.Go(func() error { return c.keepVoters(ctx) })
-	g.Go(func() error { return c.stores.watchdog.run(ctx) })
 	g.Go(func() error {
 		select {
 		case err := <-c.fatal:

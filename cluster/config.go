@@ -80,6 +80,8 @@ type timing struct {
 	probeInterval, probeTimeout time.Duration
 	heartbeat, election         time.Duration
 	lease, commit               time.Duration
+	// Ten to five times as long as a leader rests between heartbeats.
+	leaderPace time.Duration
 	// How long one write of the log may take before this node's Raft traffic is cut.
 	diskHang time.Duration
 	// How long a node must be alive before it becomes a voter, and dead before it stops being one.
@@ -93,8 +95,9 @@ func (c Config) timing() timing {
 		probeTimeout:  x(200 * time.Millisecond),
 		heartbeat:     x(500 * time.Millisecond),
 		election:      x(500 * time.Millisecond),
-		lease:         x(400 * time.Millisecond),
-		commit:        x(250 * time.Millisecond),
+		lease:         x(500 * time.Millisecond),
+		commit:        x(time.Second),
+		leaderPace:    x(1250 * time.Millisecond),
 		diskHang:      x(5 * time.Second),
 		settle:        x(2 * time.Second),
 	}

@@ -162,7 +162,7 @@ func (c *Cluster) SetLeaderHint(nodeID, addr string, term uint64) {
 	}
 }
 
-// followRaft announces each change of leadership and of the voters.
+// followRaft announces each change of leadership and of the voters, and keeps Raft's pace.
 func (c *Cluster) followRaft(ctx context.Context) error {
 	seen := make(chan raft.Observation, 16)
 	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
@@ -180,6 +180,7 @@ func (c *Cluster) followRaft(ctx context.Context) error {
 	defer look.Stop()
 	var before string
 	for {
+		c.keepPace()
 		now := fmt.Sprint(c.Leadership(), c.configuredVoters())
 		if now != before {
 			before = now
@@ -198,6 +199,24 @@ func (c *Cluster) followRaft(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// keepPace has Raft beat as a leader does while this node leads, and wait as a follower does otherwise:
+// a leader sends a heartbeat each tenth of its heartbeat timeout and has no other use for that timeout,
+// while a follower waits a whole one of its own before it stands for election.
+func (c *Cluster) keepPace() {
+	t := c.cfg.timing()
+	rc := c.raft.ReloadableConfig()
+	rc.HeartbeatTimeout, rc.ElectionTimeout = t.heartbeat, t.election
+	if c.raft.State() == raft.Leader {
+		rc.HeartbeatTimeout, rc.ElectionTimeout = t.leaderPace, max(t.leaderPace, t.election)
+	}
+	if rc == c.raft.ReloadableConfig() {
+		return
+	}
+	if err := c.raft.ReloadConfig(rc); err != nil {
+		c.cfg.Log.Error("raft keeps its old timeouts", "err", err)
 	}
 }
 

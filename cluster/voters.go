@@ -20,7 +20,7 @@ const answerTimeout = time.Second
 
 // keepVoters makes this node, while it leads, add and remove voters as planVoters says.
 func (c *Cluster) keepVoters(ctx context.Context) error {
-	look := time.NewTicker(c.cfg.timing().settle / 4)
+	look := time.NewTicker(c.cfg.timing().settle / 2)
 	defer look.Stop()
 	for {
 		changed := c.Changed()

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -19,9 +18,10 @@ type watchdog struct {
 	stream StreamLayer
 	log    *slog.Logger
 
-	mu      sync.Mutex // guards all below
-	writing int        // writes under way
-	since   time.Time  // when the oldest of them began
+	mu      sync.Mutex  // guards all below
+	writing int         // writes under way
+	late    *time.Timer // runs out when none has ended for the limit; nil while nothing is written
+	round   uint64      // which timer late is
 	cut     bool
 }
 
@@ -46,16 +46,16 @@ func (w *watchdog) DeleteRange(from, to uint64) error {
 
 func (w *watchdog) watch(write func() error) error {
 	w.mu.Lock()
-	if w.writing == 0 {
-		w.since = time.Now()
-	}
 	w.writing++
+	w.waitLocked()
 	w.mu.Unlock()
 	err := write()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.writing--
-	w.since = time.Now()
+	w.late.Stop()
+	w.late = nil
+	w.waitLocked()
 	if w.cut {
 		w.cut = false
 		w.stream.Restore()
@@ -64,27 +64,23 @@ func (w *watchdog) watch(write func() error) error {
 	return err
 }
 
-// run looks at the writes until ctx ends.
-func (w *watchdog) run(ctx context.Context) error {
-	look := time.NewTicker(w.limit / 10)
-	defer look.Stop()
-	for {
-		select {
-		case <-look.C:
-			w.look()
-		case <-ctx.Done():
-			return nil
-		}
+// waitLocked gives the writes under way the limit from now, if none has it yet.
+func (w *watchdog) waitLocked() {
+	if w.writing > 0 && w.late == nil {
+		w.round++
+		round := w.round
+		w.late = time.AfterFunc(w.limit, func() { w.cutOff(round) })
 	}
 }
 
-func (w *watchdog) look() {
+// cutOff cuts Raft's traffic when a timer has run out, unless a write ended at that moment.
+func (w *watchdog) cutOff(round uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.cut || w.writing == 0 || time.Since(w.since) < w.limit {
+	if w.cut || w.late == nil || w.round != round {
 		return
 	}
 	w.cut = true
 	w.stream.Cut()
-	w.log.Error("a write of the raft log hangs: raft traffic is cut, so that another node can lead; check this node's disk", "duration", time.Since(w.since))
+	w.log.Error("a write of the raft log hangs: raft traffic is cut, so that another node can lead; check this node's disk", "duration", w.limit)
 }

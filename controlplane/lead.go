@@ -360,8 +360,6 @@ func (s *Server) stopDoubles(l *lead) {
 	if l.waitRecovered(l.ctx) != nil { // before, the better right may be still unknown
 		return
 	}
-	again := time.NewTicker(time.Second)
-	defer again.Stop()
 	for {
 		doubles, changed := s.view.doubled()
 		byNode := map[string][]*pb.Instance{}
@@ -371,12 +369,13 @@ func (s *Server) stopDoubles(l *lead) {
 		for _, nodeID := range slices.Sorted(maps.Keys(byNode)) {
 			s.stopDoublesOn(l, nodeID, byNode[nodeID])
 		}
+		var again <-chan time.Time
 		if len(doubles) > 0 { // some may have failed: look again, but not at once
-			changed = nil
+			changed, again = nil, time.After(time.Second)
 		}
 		select {
 		case <-changed:
-		case <-again.C:
+		case <-again:
 		case <-l.ctx.Done():
 			return
 		}

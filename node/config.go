@@ -40,6 +40,8 @@ type Config struct {
 	// What the node takes on at the most: instances, and the sum of their memory limits in bytes.
 	MaxInstances int
 	MaxMemory    uint64
+	// How many processors Go gets beyond the cores once guests run; 0 for none.
+	SpareProcessors int
 	// How long an orderly exit may take.
 	DrainTimeout time.Duration
 

@@ -94,7 +94,9 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	if err != nil {
 		return n, err
 	}
-	n.engine, err = runtime.New(ctx, runtime.Config{CacheDir: filepath.Join(cfg.DataDir, "compiled"), Log: log})
+	n.engine, err = runtime.New(ctx, runtime.Config{
+		CacheDir: filepath.Join(cfg.DataDir, "compiled"), SpareProcessors: cfg.SpareProcessors, Log: log,
+	})
 	if err != nil {
 		return n, err
 	}

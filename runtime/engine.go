@@ -19,7 +19,11 @@ type Config struct {
 	// How many modules are compiled at once. Default: one less than there are cores, and at least
 	// one, so that compiling never takes the whole machine.
 	MaxCompiles int
-	Log         *slog.Logger
+	// By how much GOMAXPROCS is raised before the first guest runs, so that the operating system, which
+	// shares cores more finely than Go shares its processors, lets others run beside guests that never
+	// rest. Default 0.
+	SpareProcessors int
+	Log             *slog.Logger
 }
 
 // keepUnused is how many compiled modules are kept in memory that no instance uses. A Go guest's code
@@ -34,6 +38,7 @@ type Engine struct {
 	offered   map[string]map[string]struct{} // module → function that a guest may import
 	compiling chan struct{}                  // a place in it is the right to compile
 	work      sync.WaitGroup                 // compilations under way
+	makeRoom  func()                         // raises GOMAXPROCS, at its first call
 
 	mu      sync.Mutex // guards all below
 	modules map[string]*Module
@@ -52,6 +57,11 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		log:       cfg.Log,
 		compiling: make(chan struct{}, cfg.MaxCompiles),
 		modules:   map[string]*Module{},
+		makeRoom: sync.OnceFunc(func() {
+			if cfg.SpareProcessors > 0 {
+				goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(0) + cfg.SpareProcessors)
+			}
+		}),
 	}
 	// Without WithCloseOnContextDone a spinning guest could not be interrupted, and would stop the
 	// garbage collector and with it this whole process.

@@ -52,6 +52,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 	if need := m.MinMemory(); need > s.MemoryLimit {
 		return nil, tooLittleMemory(need, s.MemoryLimit)
 	}
+	e.makeRoom()
 	i := &Instance{name: s.Name, sleep: &sleeper{ctx: ctx}}
 	memory := &allocator{limit: s.MemoryLimit}
 	defer func() {
