@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Go: clang, lld and wasi-libc, to build the small guests from C,
-# a C compiler for the race detector, and for root on Linux iproute2, with which a test splits a network.
+# a C compiler for the race detector, and for root on Linux iproute2, with which a test splits a network,
+# and strace, with which one hangs a disk.
 # Does nothing where they are there already.
 set -euo pipefail
 
@@ -22,7 +23,10 @@ missing() {
 	command -v wasm-ld >/dev/null || echo lld
 	have_wasi_libc || echo wasi-libc
 	command -v gcc >/dev/null || command -v clang >/dev/null || echo 'a C compiler'
-	if [[ $(uname) == Linux && $(id -u) -eq 0 ]]; then command -v ip >/dev/null || echo iproute2; fi
+	if [[ $(uname) == Linux && $(id -u) -eq 0 ]]; then
+		command -v ip >/dev/null || echo iproute2
+		command -v strace >/dev/null || echo strace
+	fi
 }
 
 lacks=$(missing | paste -sd, -)
@@ -42,11 +46,11 @@ as_root() {
 
 if command -v apt-get >/dev/null; then
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends clang lld wasi-libc gcc libc6-dev iproute2
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends clang lld wasi-libc gcc libc6-dev iproute2 strace
 elif command -v dnf >/dev/null; then
-	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc iproute
+	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc iproute strace
 elif command -v apk >/dev/null; then
-	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev iproute2
+	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev iproute2 strace
 elif command -v brew >/dev/null; then
 	brew install llvm lld wasi-libc wasi-runtimes
 	echo "setup: put $(brew --prefix llvm)/bin in PATH: the clang of Xcode builds no WebAssembly"
