@@ -96,7 +96,7 @@ func (c Config) timing() timing {
 		heartbeat:     x(500 * time.Millisecond),
 		election:      x(500 * time.Millisecond),
 		lease:         x(500 * time.Millisecond),
-		commit:        x(time.Second),
+		commit:        x(2 * time.Second),
 		leaderPace:    x(1250 * time.Millisecond),
 		diskHang:      x(5 * time.Second),
 		settle:        x(2 * time.Second),
