@@ -235,6 +235,22 @@ func TestRaftIsCutWhileTheDiskHangs(t *testing.T) {
 	}
 }
 
+// Raft's own word can be old: its loop does not turn while the disk hangs.
+func TestLeaderThatHearsOfALaterOneIsNoneAnyMore(t *testing.T) {
+	nodes := founded(t, 3)
+	leader := leaderOf(t, nodes)
+	other := without(nodes, leader)[0]
+	before := leader.Leadership()
+	leader.SetLeaderHint(other.cfg.NodeID, other.ownAddr(), before.Term)
+	if l := leader.Leadership(); !l.Self {
+		t.Fatalf("a hint of the same term changed %+v into %+v", before, l)
+	}
+	leader.SetLeaderHint(other.cfg.NodeID, other.ownAddr(), before.Term+1)
+	if l := leader.Leadership(); l.Self {
+		t.Fatalf("still %+v", l)
+	}
+}
+
 // Two nodes have one voter. When that one leaves, the other must be able to go on.
 func TestOnlyVoterThatLeavesMakesAnotherOneFirst(t *testing.T) {
 	nodes := founded(t, 2)

@@ -31,6 +31,9 @@ func openPeerFile(path string) (*peerFile, error) {
 	if err := json.Unmarshal(raw, &p.peers); err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w; remove it, and give --join", path, err)
 	}
+	if p.peers == nil { // JSON's null
+		p.peers = map[string]string{}
+	}
 	return p, nil
 }
 

@@ -124,7 +124,7 @@ func (c *Cluster) Leadership() Leadership {
 	if _, id := c.raft.LeaderWithID(); id != "" {
 		l := Leadership{NodeID: string(id), Addr: c.addrOf(string(id)), Term: c.raft.CurrentTerm()}
 		l.Self = l.NodeID == c.cfg.NodeID && c.raft.State() == raft.Leader
-		if l.NodeID != c.cfg.NodeID || l.Self {
+		if l.NodeID != c.cfg.NodeID || l.Self && !c.overtaken(l.Term) {
 			return l
 		}
 	}
@@ -146,6 +146,14 @@ func (c *Cluster) Leadership() Leadership {
 		addr = m.RPCAddr
 	}
 	return Leadership{NodeID: c.hint.NodeID, Addr: addr, Term: c.hint.Term}
+}
+
+// overtaken says whether a leader of a later term was heard of. While its disk hangs, Raft goes on
+// believing that it leads.
+func (c *Cluster) overtaken(term uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hint.Term > term
 }
 
 // SetLeaderHint tells of a leader that an order came from: agents hear of leaders in orders before

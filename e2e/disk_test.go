@@ -77,7 +77,7 @@ func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 		}
 		return nil
 	})
-	for _, n := range others {
+	for _, n := range c.Nodes() { // the one whose disk hangs knows better than its Raft, too
 		for _, i := range n.Run("--name", "meanwhile-"+n.Name, "--timeout", "20s", actor(t), "--", "forever") {
 			instances[i.InstanceID] = i
 		}

@@ -2,7 +2,8 @@
 //
 // Each test runs a cluster on loopback through [github.com/wasmatrix/wasmatrix/e2e/rig] and asks it
 // as a user would: with the command line and over HTTP. The one that cuts the network has hosts of its
-// own, and is skipped where they can't be made. Tests that assert timing, such as that no
+// own, and the one that hangs a disk holds a node's system calls up: each is skipped where that can't
+// be done. Tests that assert timing, such as that no
 // election happens beside hostile guests, run alone; the others run two at a time.
 //
 // What can be shown without processes is shown in the rooms themselves, faster.
