@@ -49,6 +49,7 @@ type Agent struct {
 	eventCount  atomic.Uint64
 	facts       *facts
 	fetcher     *fetcher
+	keeper      *keeper
 	reports     *reports
 	logLimits   outputLimits
 	turns       chan struct{} // a place in it is the right to instantiate
@@ -108,6 +109,7 @@ func New(cfg Config, engine *wasm.Engine, store *modulestore.Store, peers *rpc.P
 	}
 	a.life, a.end = context.WithCancel(context.Background())
 	a.fetcher = newFetcher(a)
+	a.keeper = newKeeper(store, cfg.KeepModules)
 	a.reports = newReports(a)
 	a.metrics, err = newMetrics(cfg.Registerer, a)
 	if err != nil {

@@ -32,6 +32,8 @@ type Config struct {
 	// KeepRecords is how many ended instances stay known, and KeepLogs of how many of them the output
 	// is kept. Defaults 1,000 and 100.
 	KeepRecords, KeepLogs int
+	// KeepModules is how long a module stays that nothing references. Default an hour.
+	KeepModules time.Duration
 	// OnLeader, where set, is told when an order shows a newer leader than was known.
 	OnLeader func(nodeID, addr string, term uint64)
 	// Log is where the agent says what an operator should know. Default: nowhere.
@@ -51,8 +53,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("agent: %d bytes of log: want at least 4096", c.LogBytes)
 	case c.LogRate < 0 || c.LogBurst < 0:
 		return fmt.Errorf("agent: log rate of %d bytes a second, burst of %d: neither may be negative", c.LogRate, c.LogBurst)
-	case c.StartTimeout < 0 || c.KeepEnded < 0:
-		return fmt.Errorf("agent: start timeout %s, keeping ended instances for %s: neither may be negative", c.StartTimeout, c.KeepEnded)
+	case c.StartTimeout < 0 || c.KeepEnded < 0 || c.KeepModules < 0:
+		return fmt.Errorf("agent: start timeout %s, keeping ended instances for %s and modules for %s: none may be negative", c.StartTimeout, c.KeepEnded, c.KeepModules)
 	}
 	return nil
 }
@@ -66,6 +68,7 @@ func (c Config) withDefaults() Config {
 	c.KeepEnded = orDefault(c.KeepEnded, time.Hour)
 	c.KeepRecords = orDefault(c.KeepRecords, 1000)
 	c.KeepLogs = orDefault(c.KeepLogs, 100)
+	c.KeepModules = orDefault(c.KeepModules, time.Hour)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

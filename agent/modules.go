@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/wasmatrix/wasmatrix/modulestore"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
@@ -41,23 +40,17 @@ func (s *moduleService) StatModule(_ context.Context, req *pb.StatModuleRequest)
 	if err != nil {
 		return nil, err
 	}
-	size, ok := s.agent.store.Has(hash)
+	size, ok := s.agent.keeper.has(hash)
 	return &pb.StatModuleResponse{Present: ok, SizeBytes: uint64(size)}, nil
 }
 
 // ListModules implements the RPC of that name.
 func (s *moduleService) ListModules(context.Context, *pb.ListModulesRequest) (*pb.ListModulesResponse, error) {
-	resp := &pb.ListModulesResponse{}
-	held, err := s.agent.store.List()
+	held, err := s.agent.heldModules()
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range held {
-		resp.Modules = append(resp.Modules, &pb.Module{
-			ModuleHash: string(m.Hash), SizeBytes: uint64(m.Size), StoredAt: timestamppb.New(m.StoredAt),
-		})
-	}
-	return resp, nil
+	return &pb.ListModulesResponse{Modules: held}, nil
 }
 
 // FetchModule implements the RPC of that name.
@@ -104,6 +97,7 @@ func (s *moduleService) PushModule(stream grpc.ClientStreamingServer[pb.PushModu
 	if size := first.GetSizeBytes(); size > modulestore.MaxSize {
 		return rpc.Errorf(rpc.InvalidRequest, "module %s has %d bytes: at most %d are taken", hash.Short(), size, modulestore.MaxSize)
 	}
+	defer a.keeper.use(hash)()
 	if _, ok := a.store.Has(hash); !ok {
 		select {
 		case a.pushes <- struct{}{}:

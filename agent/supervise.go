@@ -87,6 +87,7 @@ func (e end) failed() bool { return e.why != "" }
 func (a *Agent) supervise(i *instance) {
 	defer a.work.Done()
 	defer i.stop(nil) // gives the context's memory back
+	defer a.keeper.use(i.order.hash)()
 	if i.before != nil {
 		<-i.before.done
 		i.before = nil

@@ -30,6 +30,9 @@ func (s *Store) Receive(h Hash, size int64) (*Incoming, error) {
 	if size < 0 || size > MaxSize {
 		return nil, fmt.Errorf("module %s of %d bytes: want at most %d", h.Short(), size, MaxSize)
 	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil { // somebody may have emptied the disk under a running node
+		return nil, fmt.Errorf("make the module store: %w", err)
+	}
 	in, err := s.openPart(h, size, !s.claim(h))
 	if err != nil {
 		return nil, fmt.Errorf("module %s: %w", h.Short(), err)

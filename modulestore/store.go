@@ -103,10 +103,18 @@ func (s *Store) Read(h Hash) ([]byte, error) {
 	return module, nil
 }
 
-// List returns what is held, by hash.
+// Remove deletes a module. Whoever reads it now reads on; one that is not held is removed already.
+func (s *Store) Remove(h Hash) error {
+	if err := ignoreMissing(os.Remove(s.path(h))); err != nil {
+		return fmt.Errorf("module %s: %w", h.Short(), err)
+	}
+	return nil
+}
+
+// List returns what is held, by hash. A directory that somebody has removed holds nothing.
 func (s *Store) List() ([]Info, error) {
 	entries, err := os.ReadDir(s.dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list the module store: %w", err)
 	}
 	var all []Info

@@ -104,6 +104,41 @@ func TestDamagedModuleIsNoticedAndDropped(t *testing.T) {
 	}
 }
 
+func TestRemovedModuleIsGoneAndCanComeBack(t *testing.T) {
+	s, module := openStore(t), []byte("the true module")
+	h := Sum(module)
+	for range 2 {
+		if err := receive(t, s, h, module, len(module)).Commit(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second time there is nothing to do
+			if err := s.Remove(h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if list, err := s.List(); err != nil || len(list) != 0 {
+			t.Fatalf("it holds %v, %v", list, err)
+		}
+	}
+}
+
+func TestStoreOutlivesItsDirectory(t *testing.T) {
+	s, module := openStore(t), []byte("the true module")
+	h := Sum(module)
+	if err := os.RemoveAll(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.List(); err != nil || len(list) != 0 {
+		t.Fatalf("it holds %v, %v", list, err)
+	}
+	if err := receive(t, s, h, module, len(module)).Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read(h); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestTransfersOfOneModuleAtTheSameTimeDoNotDisturbEachOther(t *testing.T) {
 	s, module := openStore(t), bytes.Repeat([]byte("m"), 1<<16)
 	h := Sum(module)

@@ -488,11 +488,642 @@ func (x *Module) GetStoredAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type KeepModulesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Fence *Fence                 `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
+	// What instances reference: live ones, and ended ones whose records are kept.
+	ModuleHashes []string `protobuf:"bytes,2,rep,name=module_hashes,json=moduleHashes,proto3" json:"module_hashes,omitempty"`
+	// These are all. Not set by a leader that has not heard from all nodes: what it leaves out is unknown.
+	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepModulesRequest) Reset() {
+	*x = KeepModulesRequest{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepModulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepModulesRequest) ProtoMessage() {}
+
+func (x *KeepModulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepModulesRequest.ProtoReflect.Descriptor instead.
+func (*KeepModulesRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *KeepModulesRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *KeepModulesRequest) GetModuleHashes() []string {
+	if x != nil {
+		return x.ModuleHashes
+	}
+	return nil
+}
+
+func (x *KeepModulesRequest) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+type KeepModulesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What this node holds now.
+	Modules       []*Module `protobuf:"bytes,1,rep,name=modules,proto3" json:"modules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepModulesResponse) Reset() {
+	*x = KeepModulesResponse{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepModulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepModulesResponse) ProtoMessage() {}
+
+func (x *KeepModulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepModulesResponse.ProtoReflect.Descriptor instead.
+func (*KeepModulesResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *KeepModulesResponse) GetModules() []*Module {
+	if x != nil {
+		return x.Modules
+	}
+	return nil
+}
+
+type EnsureModuleRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Fence      *Fence                 `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
+	ModuleHash string                 `protobuf:"bytes,2,opt,name=module_hash,json=moduleHash,proto3" json:"module_hash,omitempty"`
+	// Nodes that hold it; after them, the voters are asked.
+	Sources       []*ModuleSource `protobuf:"bytes,3,rep,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnsureModuleRequest) Reset() {
+	*x = EnsureModuleRequest{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnsureModuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnsureModuleRequest) ProtoMessage() {}
+
+func (x *EnsureModuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnsureModuleRequest.ProtoReflect.Descriptor instead.
+func (*EnsureModuleRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EnsureModuleRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *EnsureModuleRequest) GetModuleHash() string {
+	if x != nil {
+		return x.ModuleHash
+	}
+	return ""
+}
+
+func (x *EnsureModuleRequest) GetSources() []*ModuleSource {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+type EnsureModuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnsureModuleResponse) Reset() {
+	*x = EnsureModuleResponse{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnsureModuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnsureModuleResponse) ProtoMessage() {}
+
+func (x *EnsureModuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnsureModuleResponse.ProtoReflect.Descriptor instead.
+func (*EnsureModuleResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{12}
+}
+
+type DropModuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fence         *Fence                 `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
+	ModuleHash    string                 `protobuf:"bytes,2,opt,name=module_hash,json=moduleHash,proto3" json:"module_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropModuleRequest) Reset() {
+	*x = DropModuleRequest{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropModuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropModuleRequest) ProtoMessage() {}
+
+func (x *DropModuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropModuleRequest.ProtoReflect.Descriptor instead.
+func (*DropModuleRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DropModuleRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *DropModuleRequest) GetModuleHash() string {
+	if x != nil {
+		return x.ModuleHash
+	}
+	return ""
+}
+
+type DropModuleResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it was there.
+	Dropped       bool `protobuf:"varint,1,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropModuleResponse) Reset() {
+	*x = DropModuleResponse{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropModuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropModuleResponse) ProtoMessage() {}
+
+func (x *DropModuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropModuleResponse.ProtoReflect.Descriptor instead.
+func (*DropModuleResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DropModuleResponse) GetDropped() bool {
+	if x != nil {
+		return x.Dropped
+	}
+	return false
+}
+
+type ListCatalogRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCatalogRequest) Reset() {
+	*x = ListCatalogRequest{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCatalogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCatalogRequest) ProtoMessage() {}
+
+func (x *ListCatalogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCatalogRequest.ProtoReflect.Descriptor instead.
+func (*ListCatalogRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{15}
+}
+
+type ListCatalogResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By hash.
+	Modules []*CatalogModule `protobuf:"bytes,1,rep,name=modules,proto3" json:"modules,omitempty"`
+	// The names of nodes that did not say what they hold.
+	SilentNodes   []string `protobuf:"bytes,2,rep,name=silent_nodes,json=silentNodes,proto3" json:"silent_nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCatalogResponse) Reset() {
+	*x = ListCatalogResponse{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCatalogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCatalogResponse) ProtoMessage() {}
+
+func (x *ListCatalogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCatalogResponse.ProtoReflect.Descriptor instead.
+func (*ListCatalogResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListCatalogResponse) GetModules() []*CatalogModule {
+	if x != nil {
+		return x.Modules
+	}
+	return nil
+}
+
+func (x *ListCatalogResponse) GetSilentNodes() []string {
+	if x != nil {
+		return x.SilentNodes
+	}
+	return nil
+}
+
+// CatalogModule is one module of the cluster.
+type CatalogModule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the oldest copy. Without a size and a time where no reachable node holds it.
+	Module *Module `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"`
+	// The names of the nodes that hold it.
+	NodeNames []string `protobuf:"bytes,2,rep,name=node_names,json=nodeNames,proto3" json:"node_names,omitempty"`
+	// How many instances reference it, and how many of them are live.
+	Instances     uint32 `protobuf:"varint,3,opt,name=instances,proto3" json:"instances,omitempty"`
+	LiveInstances uint32 `protobuf:"varint,4,opt,name=live_instances,json=liveInstances,proto3" json:"live_instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CatalogModule) Reset() {
+	*x = CatalogModule{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CatalogModule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CatalogModule) ProtoMessage() {}
+
+func (x *CatalogModule) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CatalogModule.ProtoReflect.Descriptor instead.
+func (*CatalogModule) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CatalogModule) GetModule() *Module {
+	if x != nil {
+		return x.Module
+	}
+	return nil
+}
+
+func (x *CatalogModule) GetNodeNames() []string {
+	if x != nil {
+		return x.NodeNames
+	}
+	return nil
+}
+
+func (x *CatalogModule) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *CatalogModule) GetLiveInstances() uint32 {
+	if x != nil {
+		return x.LiveInstances
+	}
+	return 0
+}
+
+type RemoveModuleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A hash, or a unique beginning of one of at least four digits; "sha256:" may be left out.
+	Ref           string `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveModuleRequest) Reset() {
+	*x = RemoveModuleRequest{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveModuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveModuleRequest) ProtoMessage() {}
+
+func (x *RemoveModuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveModuleRequest.ProtoReflect.Descriptor instead.
+func (*RemoveModuleRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RemoveModuleRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type RemoveModuleResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ModuleHash string                 `protobuf:"bytes,1,opt,name=module_hash,json=moduleHash,proto3" json:"module_hash,omitempty"`
+	// The names of the nodes that held it and do not any more.
+	NodeNames     []string         `protobuf:"bytes,2,rep,name=node_names,json=nodeNames,proto3" json:"node_names,omitempty"`
+	Failures      []*RemoveFailure `protobuf:"bytes,3,rep,name=failures,proto3" json:"failures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveModuleResponse) Reset() {
+	*x = RemoveModuleResponse{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveModuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveModuleResponse) ProtoMessage() {}
+
+func (x *RemoveModuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveModuleResponse.ProtoReflect.Descriptor instead.
+func (*RemoveModuleResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RemoveModuleResponse) GetModuleHash() string {
+	if x != nil {
+		return x.ModuleHash
+	}
+	return ""
+}
+
+func (x *RemoveModuleResponse) GetNodeNames() []string {
+	if x != nil {
+		return x.NodeNames
+	}
+	return nil
+}
+
+func (x *RemoveModuleResponse) GetFailures() []*RemoveFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+// RemoveFailure says why one node may hold a module still.
+type RemoveFailure struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	NodeName string                 `protobuf:"bytes,1,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// One of the contract's error codes.
+	ErrorCode     string `protobuf:"bytes,2,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveFailure) Reset() {
+	*x = RemoveFailure{}
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveFailure) ProtoMessage() {}
+
+func (x *RemoveFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_module_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveFailure.ProtoReflect.Descriptor instead.
+func (*RemoveFailure) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_module_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RemoveFailure) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *RemoveFailure) GetErrorCode() string {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return ""
+}
+
+func (x *RemoveFailure) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 var File_wasmatrix_v1_module_proto protoreflect.FileDescriptor
 
 const file_wasmatrix_v1_module_proto_rawDesc = "" +
 	"\n" +
-	"\x19wasmatrix/v1/module.proto\x12\fwasmatrix.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n" +
+	"\x19wasmatrix/v1/module.proto\x12\fwasmatrix.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dwasmatrix/v1/node_agent.proto\x1a\x18wasmatrix/v1/types.proto\"4\n" +
 	"\x11StatModuleRequest\x12\x1f\n" +
 	"\vmodule_hash\x18\x01 \x01(\tR\n" +
 	"moduleHash\"M\n" +
@@ -527,14 +1158,62 @@ const file_wasmatrix_v1_module_proto_rawDesc = "" +
 	"moduleHash\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\x127\n" +
-	"\tstored_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bstoredAt2\xdd\x02\n" +
+	"\tstored_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bstoredAt\"\x80\x01\n" +
+	"\x12KeepModulesRequest\x12)\n" +
+	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12#\n" +
+	"\rmodule_hashes\x18\x02 \x03(\tR\fmoduleHashes\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"E\n" +
+	"\x13KeepModulesResponse\x12.\n" +
+	"\amodules\x18\x01 \x03(\v2\x14.wasmatrix.v1.ModuleR\amodules\"\x97\x01\n" +
+	"\x13EnsureModuleRequest\x12)\n" +
+	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12\x1f\n" +
+	"\vmodule_hash\x18\x02 \x01(\tR\n" +
+	"moduleHash\x124\n" +
+	"\asources\x18\x03 \x03(\v2\x1a.wasmatrix.v1.ModuleSourceR\asources\"\x16\n" +
+	"\x14EnsureModuleResponse\"_\n" +
+	"\x11DropModuleRequest\x12)\n" +
+	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12\x1f\n" +
+	"\vmodule_hash\x18\x02 \x01(\tR\n" +
+	"moduleHash\".\n" +
+	"\x12DropModuleResponse\x12\x18\n" +
+	"\adropped\x18\x01 \x01(\bR\adropped\"\x14\n" +
+	"\x12ListCatalogRequest\"o\n" +
+	"\x13ListCatalogResponse\x125\n" +
+	"\amodules\x18\x01 \x03(\v2\x1b.wasmatrix.v1.CatalogModuleR\amodules\x12!\n" +
+	"\fsilent_nodes\x18\x02 \x03(\tR\vsilentNodes\"\xa1\x01\n" +
+	"\rCatalogModule\x12,\n" +
+	"\x06module\x18\x01 \x01(\v2\x14.wasmatrix.v1.ModuleR\x06module\x12\x1d\n" +
+	"\n" +
+	"node_names\x18\x02 \x03(\tR\tnodeNames\x12\x1c\n" +
+	"\tinstances\x18\x03 \x01(\rR\tinstances\x12%\n" +
+	"\x0elive_instances\x18\x04 \x01(\rR\rliveInstances\"'\n" +
+	"\x13RemoveModuleRequest\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\"\x8f\x01\n" +
+	"\x14RemoveModuleResponse\x12\x1f\n" +
+	"\vmodule_hash\x18\x01 \x01(\tR\n" +
+	"moduleHash\x12\x1d\n" +
+	"\n" +
+	"node_names\x18\x02 \x03(\tR\tnodeNames\x127\n" +
+	"\bfailures\x18\x03 \x03(\v2\x1b.wasmatrix.v1.RemoveFailureR\bfailures\"e\n" +
+	"\rRemoveFailure\x12\x1b\n" +
+	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x1d\n" +
+	"\n" +
+	"error_code\x18\x02 \x01(\tR\terrorCode\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage2\xd9\x04\n" +
 	"\rModuleService\x12O\n" +
 	"\n" +
 	"StatModule\x12\x1f.wasmatrix.v1.StatModuleRequest\x1a .wasmatrix.v1.StatModuleResponse\x12Q\n" +
 	"\n" +
 	"PushModule\x12\x1f.wasmatrix.v1.PushModuleRequest\x1a .wasmatrix.v1.PushModuleResponse(\x01\x12T\n" +
 	"\vFetchModule\x12 .wasmatrix.v1.FetchModuleRequest\x1a!.wasmatrix.v1.FetchModuleResponse0\x01\x12R\n" +
-	"\vListModules\x12 .wasmatrix.v1.ListModulesRequest\x1a!.wasmatrix.v1.ListModulesResponseB\xaf\x01\n" +
+	"\vListModules\x12 .wasmatrix.v1.ListModulesRequest\x1a!.wasmatrix.v1.ListModulesResponse\x12R\n" +
+	"\vKeepModules\x12 .wasmatrix.v1.KeepModulesRequest\x1a!.wasmatrix.v1.KeepModulesResponse\x12U\n" +
+	"\fEnsureModule\x12!.wasmatrix.v1.EnsureModuleRequest\x1a\".wasmatrix.v1.EnsureModuleResponse\x12O\n" +
+	"\n" +
+	"DropModule\x12\x1f.wasmatrix.v1.DropModuleRequest\x1a .wasmatrix.v1.DropModuleResponse2\xbb\x01\n" +
+	"\x0eCatalogService\x12R\n" +
+	"\vListCatalog\x12 .wasmatrix.v1.ListCatalogRequest\x1a!.wasmatrix.v1.ListCatalogResponse\x12U\n" +
+	"\fRemoveModule\x12!.wasmatrix.v1.RemoveModuleRequest\x1a\".wasmatrix.v1.RemoveModuleResponseB\xaf\x01\n" +
 	"\x10com.wasmatrix.v1B\vModuleProtoP\x01Z=github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1;wasmatrixv1\xa2\x02\x03WXX\xaa\x02\fWasmatrix.V1\xca\x02\fWasmatrix\\V1\xe2\x02\x18Wasmatrix\\V1\\GPBMetadata\xea\x02\rWasmatrix::V1b\x06proto3"
 
 var (
@@ -549,7 +1228,7 @@ func file_wasmatrix_v1_module_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_module_proto_rawDescData
 }
 
-var file_wasmatrix_v1_module_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_wasmatrix_v1_module_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_wasmatrix_v1_module_proto_goTypes = []any{
 	(*StatModuleRequest)(nil),     // 0: wasmatrix.v1.StatModuleRequest
 	(*StatModuleResponse)(nil),    // 1: wasmatrix.v1.StatModuleResponse
@@ -560,24 +1239,56 @@ var file_wasmatrix_v1_module_proto_goTypes = []any{
 	(*ListModulesRequest)(nil),    // 6: wasmatrix.v1.ListModulesRequest
 	(*ListModulesResponse)(nil),   // 7: wasmatrix.v1.ListModulesResponse
 	(*Module)(nil),                // 8: wasmatrix.v1.Module
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*KeepModulesRequest)(nil),    // 9: wasmatrix.v1.KeepModulesRequest
+	(*KeepModulesResponse)(nil),   // 10: wasmatrix.v1.KeepModulesResponse
+	(*EnsureModuleRequest)(nil),   // 11: wasmatrix.v1.EnsureModuleRequest
+	(*EnsureModuleResponse)(nil),  // 12: wasmatrix.v1.EnsureModuleResponse
+	(*DropModuleRequest)(nil),     // 13: wasmatrix.v1.DropModuleRequest
+	(*DropModuleResponse)(nil),    // 14: wasmatrix.v1.DropModuleResponse
+	(*ListCatalogRequest)(nil),    // 15: wasmatrix.v1.ListCatalogRequest
+	(*ListCatalogResponse)(nil),   // 16: wasmatrix.v1.ListCatalogResponse
+	(*CatalogModule)(nil),         // 17: wasmatrix.v1.CatalogModule
+	(*RemoveModuleRequest)(nil),   // 18: wasmatrix.v1.RemoveModuleRequest
+	(*RemoveModuleResponse)(nil),  // 19: wasmatrix.v1.RemoveModuleResponse
+	(*RemoveFailure)(nil),         // 20: wasmatrix.v1.RemoveFailure
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Fence)(nil),                 // 22: wasmatrix.v1.Fence
+	(*ModuleSource)(nil),          // 23: wasmatrix.v1.ModuleSource
 }
 var file_wasmatrix_v1_module_proto_depIdxs = []int32{
-	8, // 0: wasmatrix.v1.ListModulesResponse.modules:type_name -> wasmatrix.v1.Module
-	9, // 1: wasmatrix.v1.Module.stored_at:type_name -> google.protobuf.Timestamp
-	0, // 2: wasmatrix.v1.ModuleService.StatModule:input_type -> wasmatrix.v1.StatModuleRequest
-	2, // 3: wasmatrix.v1.ModuleService.PushModule:input_type -> wasmatrix.v1.PushModuleRequest
-	4, // 4: wasmatrix.v1.ModuleService.FetchModule:input_type -> wasmatrix.v1.FetchModuleRequest
-	6, // 5: wasmatrix.v1.ModuleService.ListModules:input_type -> wasmatrix.v1.ListModulesRequest
-	1, // 6: wasmatrix.v1.ModuleService.StatModule:output_type -> wasmatrix.v1.StatModuleResponse
-	3, // 7: wasmatrix.v1.ModuleService.PushModule:output_type -> wasmatrix.v1.PushModuleResponse
-	5, // 8: wasmatrix.v1.ModuleService.FetchModule:output_type -> wasmatrix.v1.FetchModuleResponse
-	7, // 9: wasmatrix.v1.ModuleService.ListModules:output_type -> wasmatrix.v1.ListModulesResponse
-	6, // [6:10] is the sub-list for method output_type
-	2, // [2:6] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	8,  // 0: wasmatrix.v1.ListModulesResponse.modules:type_name -> wasmatrix.v1.Module
+	21, // 1: wasmatrix.v1.Module.stored_at:type_name -> google.protobuf.Timestamp
+	22, // 2: wasmatrix.v1.KeepModulesRequest.fence:type_name -> wasmatrix.v1.Fence
+	8,  // 3: wasmatrix.v1.KeepModulesResponse.modules:type_name -> wasmatrix.v1.Module
+	22, // 4: wasmatrix.v1.EnsureModuleRequest.fence:type_name -> wasmatrix.v1.Fence
+	23, // 5: wasmatrix.v1.EnsureModuleRequest.sources:type_name -> wasmatrix.v1.ModuleSource
+	22, // 6: wasmatrix.v1.DropModuleRequest.fence:type_name -> wasmatrix.v1.Fence
+	17, // 7: wasmatrix.v1.ListCatalogResponse.modules:type_name -> wasmatrix.v1.CatalogModule
+	8,  // 8: wasmatrix.v1.CatalogModule.module:type_name -> wasmatrix.v1.Module
+	20, // 9: wasmatrix.v1.RemoveModuleResponse.failures:type_name -> wasmatrix.v1.RemoveFailure
+	0,  // 10: wasmatrix.v1.ModuleService.StatModule:input_type -> wasmatrix.v1.StatModuleRequest
+	2,  // 11: wasmatrix.v1.ModuleService.PushModule:input_type -> wasmatrix.v1.PushModuleRequest
+	4,  // 12: wasmatrix.v1.ModuleService.FetchModule:input_type -> wasmatrix.v1.FetchModuleRequest
+	6,  // 13: wasmatrix.v1.ModuleService.ListModules:input_type -> wasmatrix.v1.ListModulesRequest
+	9,  // 14: wasmatrix.v1.ModuleService.KeepModules:input_type -> wasmatrix.v1.KeepModulesRequest
+	11, // 15: wasmatrix.v1.ModuleService.EnsureModule:input_type -> wasmatrix.v1.EnsureModuleRequest
+	13, // 16: wasmatrix.v1.ModuleService.DropModule:input_type -> wasmatrix.v1.DropModuleRequest
+	15, // 17: wasmatrix.v1.CatalogService.ListCatalog:input_type -> wasmatrix.v1.ListCatalogRequest
+	18, // 18: wasmatrix.v1.CatalogService.RemoveModule:input_type -> wasmatrix.v1.RemoveModuleRequest
+	1,  // 19: wasmatrix.v1.ModuleService.StatModule:output_type -> wasmatrix.v1.StatModuleResponse
+	3,  // 20: wasmatrix.v1.ModuleService.PushModule:output_type -> wasmatrix.v1.PushModuleResponse
+	5,  // 21: wasmatrix.v1.ModuleService.FetchModule:output_type -> wasmatrix.v1.FetchModuleResponse
+	7,  // 22: wasmatrix.v1.ModuleService.ListModules:output_type -> wasmatrix.v1.ListModulesResponse
+	10, // 23: wasmatrix.v1.ModuleService.KeepModules:output_type -> wasmatrix.v1.KeepModulesResponse
+	12, // 24: wasmatrix.v1.ModuleService.EnsureModule:output_type -> wasmatrix.v1.EnsureModuleResponse
+	14, // 25: wasmatrix.v1.ModuleService.DropModule:output_type -> wasmatrix.v1.DropModuleResponse
+	16, // 26: wasmatrix.v1.CatalogService.ListCatalog:output_type -> wasmatrix.v1.ListCatalogResponse
+	19, // 27: wasmatrix.v1.CatalogService.RemoveModule:output_type -> wasmatrix.v1.RemoveModuleResponse
+	19, // [19:28] is the sub-list for method output_type
+	10, // [10:19] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_module_proto_init() }
@@ -585,15 +1296,17 @@ func file_wasmatrix_v1_module_proto_init() {
 	if File_wasmatrix_v1_module_proto != nil {
 		return
 	}
+	file_wasmatrix_v1_node_agent_proto_init()
+	file_wasmatrix_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_module_proto_rawDesc), len(file_wasmatrix_v1_module_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   21,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_wasmatrix_v1_module_proto_goTypes,
 		DependencyIndexes: file_wasmatrix_v1_module_proto_depIdxs,

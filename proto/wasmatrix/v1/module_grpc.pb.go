@@ -19,10 +19,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ModuleService_StatModule_FullMethodName  = "/wasmatrix.v1.ModuleService/StatModule"
-	ModuleService_PushModule_FullMethodName  = "/wasmatrix.v1.ModuleService/PushModule"
-	ModuleService_FetchModule_FullMethodName = "/wasmatrix.v1.ModuleService/FetchModule"
-	ModuleService_ListModules_FullMethodName = "/wasmatrix.v1.ModuleService/ListModules"
+	ModuleService_StatModule_FullMethodName   = "/wasmatrix.v1.ModuleService/StatModule"
+	ModuleService_PushModule_FullMethodName   = "/wasmatrix.v1.ModuleService/PushModule"
+	ModuleService_FetchModule_FullMethodName  = "/wasmatrix.v1.ModuleService/FetchModule"
+	ModuleService_ListModules_FullMethodName  = "/wasmatrix.v1.ModuleService/ListModules"
+	ModuleService_KeepModules_FullMethodName  = "/wasmatrix.v1.ModuleService/KeepModules"
+	ModuleService_EnsureModule_FullMethodName = "/wasmatrix.v1.ModuleService/EnsureModule"
+	ModuleService_DropModule_FullMethodName   = "/wasmatrix.v1.ModuleService/DropModule"
 )
 
 // ModuleServiceClient is the client API for ModuleService service.
@@ -39,6 +42,13 @@ type ModuleServiceClient interface {
 	FetchModule(ctx context.Context, in *FetchModuleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchModuleResponse], error)
 	// ListModules returns what this node holds.
 	ListModules(ctx context.Context, in *ListModulesRequest, opts ...grpc.CallOption) (*ListModulesResponse, error)
+	// KeepModules is the leader's word, every few seconds, on what is referenced in the cluster. The node
+	// deletes what nothing has referenced for long, and answers with what it holds.
+	KeepModules(ctx context.Context, in *KeepModulesRequest, opts ...grpc.CallOption) (*KeepModulesResponse, error)
+	// EnsureModule returns once this node holds a module, which it fetches if it has to. The leader asks.
+	EnsureModule(ctx context.Context, in *EnsureModuleRequest, opts ...grpc.CallOption) (*EnsureModuleResponse, error)
+	// DropModule deletes a module here, unless an instance of this node references it. The leader asks.
+	DropModule(ctx context.Context, in *DropModuleRequest, opts ...grpc.CallOption) (*DropModuleResponse, error)
 }
 
 type moduleServiceClient struct {
@@ -101,6 +111,36 @@ func (c *moduleServiceClient) ListModules(ctx context.Context, in *ListModulesRe
 	return out, nil
 }
 
+func (c *moduleServiceClient) KeepModules(ctx context.Context, in *KeepModulesRequest, opts ...grpc.CallOption) (*KeepModulesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeepModulesResponse)
+	err := c.cc.Invoke(ctx, ModuleService_KeepModules_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *moduleServiceClient) EnsureModule(ctx context.Context, in *EnsureModuleRequest, opts ...grpc.CallOption) (*EnsureModuleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EnsureModuleResponse)
+	err := c.cc.Invoke(ctx, ModuleService_EnsureModule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *moduleServiceClient) DropModule(ctx context.Context, in *DropModuleRequest, opts ...grpc.CallOption) (*DropModuleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DropModuleResponse)
+	err := c.cc.Invoke(ctx, ModuleService_DropModule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ModuleServiceServer is the server API for ModuleService service.
 // All implementations must embed UnimplementedModuleServiceServer
 // for forward compatibility.
@@ -115,6 +155,13 @@ type ModuleServiceServer interface {
 	FetchModule(*FetchModuleRequest, grpc.ServerStreamingServer[FetchModuleResponse]) error
 	// ListModules returns what this node holds.
 	ListModules(context.Context, *ListModulesRequest) (*ListModulesResponse, error)
+	// KeepModules is the leader's word, every few seconds, on what is referenced in the cluster. The node
+	// deletes what nothing has referenced for long, and answers with what it holds.
+	KeepModules(context.Context, *KeepModulesRequest) (*KeepModulesResponse, error)
+	// EnsureModule returns once this node holds a module, which it fetches if it has to. The leader asks.
+	EnsureModule(context.Context, *EnsureModuleRequest) (*EnsureModuleResponse, error)
+	// DropModule deletes a module here, unless an instance of this node references it. The leader asks.
+	DropModule(context.Context, *DropModuleRequest) (*DropModuleResponse, error)
 	mustEmbedUnimplementedModuleServiceServer()
 }
 
@@ -136,6 +183,15 @@ func (UnimplementedModuleServiceServer) FetchModule(*FetchModuleRequest, grpc.Se
 }
 func (UnimplementedModuleServiceServer) ListModules(context.Context, *ListModulesRequest) (*ListModulesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListModules not implemented")
+}
+func (UnimplementedModuleServiceServer) KeepModules(context.Context, *KeepModulesRequest) (*KeepModulesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KeepModules not implemented")
+}
+func (UnimplementedModuleServiceServer) EnsureModule(context.Context, *EnsureModuleRequest) (*EnsureModuleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EnsureModule not implemented")
+}
+func (UnimplementedModuleServiceServer) DropModule(context.Context, *DropModuleRequest) (*DropModuleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DropModule not implemented")
 }
 func (UnimplementedModuleServiceServer) mustEmbedUnimplementedModuleServiceServer() {}
 func (UnimplementedModuleServiceServer) testEmbeddedByValue()                       {}
@@ -212,6 +268,60 @@ func _ModuleService_ListModules_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModuleService_KeepModules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KeepModulesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModuleServiceServer).KeepModules(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModuleService_KeepModules_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModuleServiceServer).KeepModules(ctx, req.(*KeepModulesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ModuleService_EnsureModule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EnsureModuleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModuleServiceServer).EnsureModule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModuleService_EnsureModule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModuleServiceServer).EnsureModule(ctx, req.(*EnsureModuleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ModuleService_DropModule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DropModuleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModuleServiceServer).DropModule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModuleService_DropModule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModuleServiceServer).DropModule(ctx, req.(*DropModuleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ModuleService_ServiceDesc is the grpc.ServiceDesc for ModuleService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -227,6 +337,18 @@ var ModuleService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListModules",
 			Handler:    _ModuleService_ListModules_Handler,
 		},
+		{
+			MethodName: "KeepModules",
+			Handler:    _ModuleService_KeepModules_Handler,
+		},
+		{
+			MethodName: "EnsureModule",
+			Handler:    _ModuleService_EnsureModule_Handler,
+		},
+		{
+			MethodName: "DropModule",
+			Handler:    _ModuleService_DropModule_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -240,5 +362,155 @@ var ModuleService_ServiceDesc = grpc.ServiceDesc{
 			ServerStreams: true,
 		},
 	},
+	Metadata: "wasmatrix/v1/module.proto",
+}
+
+const (
+	CatalogService_ListCatalog_FullMethodName  = "/wasmatrix.v1.CatalogService/ListCatalog"
+	CatalogService_RemoveModule_FullMethodName = "/wasmatrix.v1.CatalogService/RemoveModule"
+)
+
+// CatalogServiceClient is the client API for CatalogService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// CatalogService knows the modules of the whole cluster. Every node serves it, and forwards to the
+// leader.
+type CatalogServiceClient interface {
+	// ListCatalog returns every module that a reachable node holds or an instance references.
+	ListCatalog(ctx context.Context, in *ListCatalogRequest, opts ...grpc.CallOption) (*ListCatalogResponse, error)
+	// RemoveModule removes a module from all nodes that are reachable, unless something references it.
+	RemoveModule(ctx context.Context, in *RemoveModuleRequest, opts ...grpc.CallOption) (*RemoveModuleResponse, error)
+}
+
+type catalogServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewCatalogServiceClient(cc grpc.ClientConnInterface) CatalogServiceClient {
+	return &catalogServiceClient{cc}
+}
+
+func (c *catalogServiceClient) ListCatalog(ctx context.Context, in *ListCatalogRequest, opts ...grpc.CallOption) (*ListCatalogResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCatalogResponse)
+	err := c.cc.Invoke(ctx, CatalogService_ListCatalog_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) RemoveModule(ctx context.Context, in *RemoveModuleRequest, opts ...grpc.CallOption) (*RemoveModuleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveModuleResponse)
+	err := c.cc.Invoke(ctx, CatalogService_RemoveModule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CatalogServiceServer is the server API for CatalogService service.
+// All implementations must embed UnimplementedCatalogServiceServer
+// for forward compatibility.
+//
+// CatalogService knows the modules of the whole cluster. Every node serves it, and forwards to the
+// leader.
+type CatalogServiceServer interface {
+	// ListCatalog returns every module that a reachable node holds or an instance references.
+	ListCatalog(context.Context, *ListCatalogRequest) (*ListCatalogResponse, error)
+	// RemoveModule removes a module from all nodes that are reachable, unless something references it.
+	RemoveModule(context.Context, *RemoveModuleRequest) (*RemoveModuleResponse, error)
+	mustEmbedUnimplementedCatalogServiceServer()
+}
+
+// UnimplementedCatalogServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedCatalogServiceServer struct{}
+
+func (UnimplementedCatalogServiceServer) ListCatalog(context.Context, *ListCatalogRequest) (*ListCatalogResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCatalog not implemented")
+}
+func (UnimplementedCatalogServiceServer) RemoveModule(context.Context, *RemoveModuleRequest) (*RemoveModuleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveModule not implemented")
+}
+func (UnimplementedCatalogServiceServer) mustEmbedUnimplementedCatalogServiceServer() {}
+func (UnimplementedCatalogServiceServer) testEmbeddedByValue()                        {}
+
+// UnsafeCatalogServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to CatalogServiceServer will
+// result in compilation errors.
+type UnsafeCatalogServiceServer interface {
+	mustEmbedUnimplementedCatalogServiceServer()
+}
+
+func RegisterCatalogServiceServer(s grpc.ServiceRegistrar, srv CatalogServiceServer) {
+	// If the following call panics, it indicates UnimplementedCatalogServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&CatalogService_ServiceDesc, srv)
+}
+
+func _CatalogService_ListCatalog_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCatalogRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).ListCatalog(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_ListCatalog_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).ListCatalog(ctx, req.(*ListCatalogRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_RemoveModule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveModuleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).RemoveModule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_RemoveModule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).RemoveModule(ctx, req.(*RemoveModuleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// CatalogService_ServiceDesc is the grpc.ServiceDesc for CatalogService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var CatalogService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "wasmatrix.v1.CatalogService",
+	HandlerType: (*CatalogServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ListCatalog",
+			Handler:    _CatalogService_ListCatalog_Handler,
+		},
+		{
+			MethodName: "RemoveModule",
+			Handler:    _CatalogService_RemoveModule_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
 	Metadata: "wasmatrix/v1/module.proto",
 }
