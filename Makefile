@@ -12,12 +12,17 @@ BUF      ?= $(TOOL) buf
 GOLANGCI ?= $(TOOL) golangci-lint
 VULN     ?= $(TOOL) govulncheck
 
-# End-to-end tests assert that a healthy cluster holds no election. They get the machine to themselves.
+# End-to-end tests assert that a healthy cluster holds no election. They get the machine to themselves, so
+# packages of them run one after the other.
 E2E       := ./e2e/...
 FUZZ_TIME ?= 10s
 
+# `make chaos CHAOS_ROUNDS=3 CHAOS_SEED=4711` repeats a storm.
+CHAOS_ROUNDS ?= 20
+CHAOS_SEED   ?= 0
+
 .DEFAULT_GOAL := build
-.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e demo bench fuzz clean
+.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e chaos demo bench fuzz clean
 
 help: ## show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,7 +70,10 @@ test-unit: setup ## run all tests but the end-to-end ones
 	go test -race -timeout 6m $$(go list ./... | grep -v -e '/e2e$$' -e '/e2e/')
 
 test-e2e: setup ## run real clusters on loopback
-	go test -race -timeout 8m -count=1 $(E2E)
+	go test -race -timeout 8m -count=1 -p 1 $(E2E)
+
+chaos: setup ## break a real cluster at random for CHAOS_ROUNDS rounds and look for what is lost or double
+	go test -timeout 0 -count=1 -v -run 'Storm' ./e2e/chaos -chaos.rounds $(CHAOS_ROUNDS) -chaos.seed $(CHAOS_SEED)
 
 demo: build ## three real nodes on loopback, the leader killed, nothing left behind
 	@scripts/demo.sh

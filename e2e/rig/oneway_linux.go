@@ -1,0 +1,15 @@
+package rig
+
+// CutOneWay drops, from now on, everything that a node of one group sends to a node of the other, and
+// nothing of what comes back.
+func (n *Network) CutOneWay(from, to []*Node) {
+	n.t.Helper()
+	var rules []string
+	for _, a := range from {
+		for _, b := range to {
+			rules = append(rules, "from "+a.IP+" to "+b.IP+" blackhole")
+		}
+	}
+	n.rules("rule add ", rules)
+	n.cut = append(n.cut, rules...)
+}
