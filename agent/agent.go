@@ -63,6 +63,7 @@ type Agent struct {
 	mu        sync.Mutex // guards what follows; see DESIGN.md for the order of locks
 	term      uint64     // the highest that an order carried
 	leader    Leader
+	epoch     uint64               // the highest that was heard of
 	live      map[string]*instance // by id; the newest generation of each
 	outputs   map[string]*output   // by id, of live instances and the last that ended
 	retention retention

@@ -113,7 +113,7 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 	if failure := a.roomLocked(spec, before); failure != nil {
 		return admission{failure: failure}
 	}
-	i := newInstance(a.life, a.accept(spec, so), o, newOutput(&a.logLimits))
+	i := newInstance(a.life, a.acceptLocked(spec, so), o, newOutput(&a.logLimits))
 	if before != nil {
 		before.stop(errStopped)
 		i.before = before
@@ -215,6 +215,7 @@ func (a *Agent) fenceLocked(f *pb.Fence) (newer *Leader, err error) {
 		return nil, rpc.Errorf(rpc.StaleLeader, "the order is of term %d, but node %s has had one of term %d", f.GetTerm(), a.cfg.NodeName, a.term).
 			With("term_got", strconv.FormatUint(f.GetTerm(), 10)).With("term_seen", strconv.FormatUint(a.term, 10))
 	}
+	a.raiseEpochLocked(f.GetNodeEpoch())
 	if f.GetTerm() == a.term && a.leader.NodeID != "" {
 		return nil, nil
 	}

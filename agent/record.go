@@ -23,8 +23,8 @@ const (
 	eventRestarted = "instance.restarted"
 )
 
-// accept makes the first record of an order that was accepted now.
-func (a *Agent) accept(spec *pb.InstanceSpec, order *pb.StartOrder) *pb.Instance {
+// acceptLocked makes the first record of an order that was accepted now.
+func (a *Agent) acceptLocked(spec *pb.InstanceSpec, order *pb.StartOrder) *pb.Instance {
 	now := timestamppb.Now()
 	rec := &pb.Instance{
 		InstanceId: order.GetInstanceId(),
@@ -36,6 +36,7 @@ func (a *Agent) accept(spec *pb.InstanceSpec, order *pb.StartOrder) *pb.Instance
 		CreatedAt:  now,
 		PlacedAt:   now,
 		Generation: order.GetGeneration(),
+		NodeEpoch:  a.epoch,
 		Revision:   1,
 	}
 	if from := order.GetMovedFrom(); from != nil {
@@ -65,6 +66,7 @@ func revise(rec *pb.Instance) *pb.Instance {
 		RestartAt:  rec.RestartAt,
 		Restarts:   rec.Restarts,
 		Generation: rec.Generation,
+		NodeEpoch:  rec.NodeEpoch,
 		ExitCode:   rec.ExitCode,
 		LastError:  rec.LastError,
 		Revision:   rec.Revision + 1,

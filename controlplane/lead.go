@@ -50,6 +50,9 @@ func (s *Server) Run(ctx context.Context) error {
 	var term uint64
 	stop := func() {}
 	defer func() { stop() }()
+	var g errgroup.Group
+	defer func() { _ = g.Wait() }() // it returns nothing
+	g.Go(func() error { s.followEpochs(ctx); return nil })
 	for {
 		changed := s.cluster.Changed()
 		now := s.cluster.Leadership()
@@ -115,6 +118,8 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	g.Go(func() error { s.collect(l); return nil })
 	g.Go(func() error { s.stopDoubles(l); return nil })
 	g.Go(func() error { s.watchMembers(l); return nil })
+	g.Go(func() error { s.watchLosses(l); return nil })
+	g.Go(func() error { s.relocate(l); return nil })
 	select {
 	case <-l.recovered:
 		log.Info("leading", "duration", time.Since(began), "missing", s.missing(l))
@@ -137,6 +142,12 @@ func (s *Server) waitNamed(ctx context.Context) bool {
 			return false
 		}
 	}
+}
+
+// fenceFor is the fence of an order to a node.
+func (s *Server) fenceFor(l *lead, nodeID string) *pb.Fence {
+	node, _ := s.fsm.Node(nodeID)
+	return &pb.Fence{Term: l.fence.GetTerm(), LeaderId: l.fence.GetLeaderId(), LeaderAddr: l.fence.GetLeaderAddr(), NodeEpoch: node.GetEpoch()}
 }
 
 func (s *Server) setLead(l *lead) {
@@ -284,7 +295,7 @@ func (s *Server) ask(l *lead, m cluster.Member) {
 	defer l.endAsking(m.NodeID)
 	ctx, cancel := context.WithTimeout(l.ctx, collectTimeout)
 	defer cancel()
-	err := s.pullFrom(ctx, l.fence, m)
+	err := s.pullFrom(ctx, s.fenceFor(l, m.NodeID), m)
 	if l.ctx.Err() != nil {
 		return
 	}

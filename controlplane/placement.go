@@ -16,6 +16,7 @@ import (
 type candidate struct {
 	NodeID string
 	Name   string
+	Epoch  uint64 // of the node, now
 	// Why the node takes nothing at all, such as "it is draining"; empty if it may.
 	Refusal   string
 	Labels    map[string]string

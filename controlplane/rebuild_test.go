@@ -45,11 +45,12 @@ type simulatedCluster struct{ members []cluster.Member }
 func (c simulatedCluster) Leadership() cluster.Leadership {
 	return cluster.Leadership{NodeID: "me", Term: 1, Self: true}
 }
-func (c simulatedCluster) Members() []cluster.Member     { return c.members }
-func (c simulatedCluster) Voters() []string              { return nil }
-func (c simulatedCluster) ClusterID() string             { return "simulated" }
-func (c simulatedCluster) Changed() <-chan struct{}      { return make(chan struct{}) }
-func (c simulatedCluster) Barrier(context.Context) error { return nil }
+func (c simulatedCluster) Members() []cluster.Member          { return c.members }
+func (c simulatedCluster) Voters() []string                   { return nil }
+func (c simulatedCluster) ClusterID() string                  { return "simulated" }
+func (c simulatedCluster) Changed() <-chan struct{}           { return make(chan struct{}) }
+func (c simulatedCluster) Barrier(context.Context) error      { return nil }
+func (c simulatedCluster) VerifyLeader(context.Context) error { return nil }
 
 func (c simulatedCluster) Apply(context.Context, *pb.Command) error {
 	return errors.New("a simulated cluster has no log")

@@ -64,7 +64,8 @@ func (s *Server) putNode(ctx context.Context, node *pb.Node) error {
 
 // sameRegistration says whether the metadata has already what a node says of itself.
 func sameRegistration(known, said *pb.Node) bool {
-	if known.GetState() == pb.NodeState_NODE_STATE_LEFT { // it is back, and active with its registration
+	switch known.GetState() {
+	case pb.NodeState_NODE_STATE_LEFT, pb.NodeState_NODE_STATE_LOST: // it is back, and active with its registration
 		return false
 	}
 	k := proto.CloneOf(known)

@@ -23,6 +23,7 @@ func (s *Server) ReportStatus(stream pb.ControlPlaneService_ReportStatusServer) 
 		return rpc.Errorf(rpc.InvalidRequest, "a report begins with a node id and a boot id")
 	}
 	life := s.reporters.begin(nodeID)
+	defer s.reporters.end(nodeID)
 	known := s.view.position(nodeID)
 	if err := stream.Send(&pb.ReportStatusResponse{BootId: known.BootID, Seq: known.Seq}); err != nil {
 		return fmt.Errorf("answer the hello of node %s: %w", nodeID, err)
@@ -38,7 +39,7 @@ func (s *Server) ReportStatus(stream pb.ControlPlaneService_ReportStatusServer) 
 		if m.GetNodeId() != nodeID || m.GetBootId() != bootID {
 			return rpc.Errorf(rpc.InvalidRequest, "the report of node %s turned into one of node %s", nodeID, m.GetNodeId())
 		}
-		if !s.reporters.current(nodeID, life) {
+		if !s.reporters.hear(nodeID, life) {
 			return rpc.Errorf(rpc.CommunicationFailure, "node %s reports on a newer stream", nodeID)
 		}
 		if m.GetFull() {

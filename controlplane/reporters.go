@@ -1,26 +1,58 @@
 package controlplane
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
-// reporters knows the newest report stream of each node, so that what is left in an older one can't
-// overwrite what a newer one said.
+// reportsEvery is a little more than the longest silence of an agent that is well: its heartbeat comes
+// every 5 s. A host that lost its power leaves its streams open.
+const reportsEvery = 6 * time.Second
+
+// reporters knows the report streams of each node: which is the newest, so that what is left in an
+// older one can't overwrite what a newer one said, and how many are open.
 type reporters struct {
-	mu     sync.Mutex // guards newest
+	mu     sync.Mutex // guards all below
 	newest map[string]int
+	open   map[string]int
+	heard  map[string]time.Time // when its newest message came
 }
 
+// begin counts a new stream of a node. Its end is to be told to end.
 func (r *reporters) begin(nodeID string) (life int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.newest == nil {
-		r.newest = map[string]int{}
+		r.newest, r.open, r.heard = map[string]int{}, map[string]int{}, map[string]time.Time{}
 	}
 	r.newest[nodeID]++
+	r.open[nodeID]++
+	r.heard[nodeID] = time.Now()
 	return r.newest[nodeID]
 }
 
-func (r *reporters) current(nodeID string, life int) bool {
+func (r *reporters) end(nodeID string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.newest[nodeID] == life
+	if r.open[nodeID]--; r.open[nodeID] == 0 {
+		delete(r.open, nodeID)
+	}
+}
+
+// hear notes a message, and says whether it came on the newest stream.
+func (r *reporters) hear(nodeID string, life int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.newest[nodeID] != life {
+		return false
+	}
+	r.heard[nodeID] = time.Now()
+	return true
+}
+
+// reporting says whether a stream of the node is open and has not been silent for too long.
+func (r *reporters) reporting(nodeID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.open[nodeID] > 0 && time.Since(r.heard[nodeID]) < reportsEvery
 }

@@ -114,6 +114,8 @@ func (s *Server) reserveStarts(l *lead, req *pb.StartInstanceRequest) (calls map
 			calls[id] = l.starts[id]
 		case known == nil:
 			fresh = append(fresh, id)
+		case orphan(known): // it is started elsewhere as soon as there is room
+			calls[id] = finished(known)
 		case provisional(known) && s.orderable(known.GetNodeId()):
 			// An earlier order's outcome is unknown: the same node is asked again, which is safe.
 			mine = append(mine, known)
@@ -163,7 +165,7 @@ func finished(i *pb.Instance) *startCall {
 
 func reservation(id string, spec *pb.InstanceSpec, on candidate, generation uint64) *pb.Instance {
 	return &pb.Instance{
-		InstanceId: id, Spec: spec, NodeId: on.NodeID, NodeName: on.Name, Generation: generation,
+		InstanceId: id, Spec: spec, NodeId: on.NodeID, NodeName: on.Name, NodeEpoch: on.Epoch, Generation: generation,
 		Status:     pb.InstanceStatus_INSTANCE_STATUS_STARTING,
 		Durability: pb.Durability_DURABILITY_LOCAL,
 		CreatedAt:  timestamppb.Now(),
@@ -188,7 +190,7 @@ func (s *Server) candidatesLocked(l *lead, name, except string) []candidate {
 		}
 		usage := s.view.index.Usage(n.GetNodeId())
 		c := candidate{
-			NodeID: n.GetNodeId(), Name: n.GetName(), Labels: n.GetLabels(),
+			NodeID: n.GetNodeId(), Name: n.GetName(), Epoch: n.GetEpoch(), Labels: n.GetLabels(),
 			Instances: usage.Instances, Memory: usage.Memory,
 			MaxInstances: int(n.GetLimits().GetMaxInstances()), MaxMemory: n.GetLimits().GetMaxMemoryBytes(),
 			SameName: spread[n.GetNodeId()],
@@ -259,7 +261,7 @@ func (s *Server) orderStart(ctx context.Context, l *lead, nodeID string, spec *p
 		return startOutcome{err: err}
 	}
 	resp, err := agent.StartInstance(ctx, &pb.NodeAgentServiceStartInstanceRequest{
-		Fence: l.fence, Spec: spec, Orders: orders, ModuleSources: sources,
+		Fence: s.fenceFor(l, nodeID), Spec: spec, Orders: orders, ModuleSources: sources,
 	})
 	if err != nil {
 		return startOutcome{err: err}

@@ -171,7 +171,7 @@ func (s *Server) orderStop(ctx context.Context, l *lead, m cluster.Member, insta
 	if err != nil {
 		return err
 	}
-	resp, err := agent.StopInstance(ctx, &pb.NodeAgentServiceStopInstanceRequest{Fence: l.fence, InstanceIds: instanceIDs, Moved: moved})
+	resp, err := agent.StopInstance(ctx, &pb.NodeAgentServiceStopInstanceRequest{Fence: s.fenceFor(l, m.NodeID), InstanceIds: instanceIDs, Moved: moved})
 	if err != nil {
 		return err
 	}

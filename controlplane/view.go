@@ -18,9 +18,13 @@ type view struct {
 
 	index *fact.Index
 	nodes map[string]position // node id → how far its agent's story is known
+	// Node id → its epoch in the metadata. What a node accepted in a lower one is no longer its own.
+	epochs map[string]uint64
 	// Live instances that another node runs with better right: the leader stops them.
 	doubles map[string]*pb.Instance // node id + "/" + instance id
-	changed chan struct{}           // closed and replaced when doubles grows
+	// Ids of orphans that are to be started elsewhere; some may have been by now.
+	orphans map[string]struct{}
+	changed chan struct{} // closed and replaced when doubles or orphans grow
 }
 
 // position says how much of an agent's story is known: all changes up to Seq of its life BootID.
@@ -33,7 +37,9 @@ func newView() *view {
 	return &view{
 		index:   fact.NewIndex(),
 		nodes:   map[string]position{},
+		epochs:  map[string]uint64{},
 		doubles: map[string]*pb.Instance{},
+		orphans: map[string]struct{}{},
 		changed: make(chan struct{}),
 	}
 }
@@ -94,6 +100,10 @@ func (v *view) put(instances ...*pb.Instance) {
 }
 
 func (v *view) putLocked(i *pb.Instance) {
+	if v.takenLocked(i) {
+		v.orphanLocked(i)
+		return
+	}
 	old := v.index.Get(i.GetInstanceId())
 	v.index.Put(i)
 	delete(v.doubles, i.GetNodeId()+"/"+i.GetInstanceId())
@@ -120,8 +130,7 @@ func (v *view) doubleLocked(i *pb.Instance) {
 		return
 	}
 	v.doubles[i.GetNodeId()+"/"+i.GetInstanceId()] = i
-	close(v.changed)
-	v.changed = make(chan struct{})
+	v.wakeLocked()
 }
 
 func (v *view) forgetDoublesLocked(nodeID string) {
@@ -214,6 +223,11 @@ func (v *view) usage(nodeID string) fact.Usage {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.index.Usage(nodeID)
+}
+
+func (v *view) wakeLocked() {
+	close(v.changed)
+	v.changed = make(chan struct{})
 }
 
 // The leader counts an instance from the moment that it has chosen a node for it. Until the agent's

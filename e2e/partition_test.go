@@ -61,6 +61,15 @@ func TestClusterSplitForLongerThanGossipRemembersFindsItselfAgain(t *testing.T) 
 	dead := elected + rig.Wait(t, "each side to see the other dead", time.Minute, func() error {
 		return eachSeesDead(few, many)
 	})
+	stayed := map[string]rig.Instance{}
+	rig.Wait(t, "what ran on the minority to run on the majority", 30*time.Second, func() error {
+		listed, err := many[0].TryPS("-a")
+		if err != nil {
+			return err
+		}
+		return takenOver(listed, instances, few, stayed)
+	})
+	instances = byID(many[0].PS("-a"))
 	for _, n := range many {
 		for _, i := range n.Run("--name", "meanwhile-"+n.Name, "--timeout", "20s", actor(t), "--", "forever") {
 			if slices.Contains(few, c.Get(i.NodeName)) {
@@ -108,7 +117,7 @@ func TestClusterSplitForLongerThanGossipRemembersFindsItselfAgain(t *testing.T) 
 	}
 	// A node dials the node that has the instance itself, so this also shows whom each knows.
 	for _, n := range c.Nodes() {
-		for id, i := range instances {
+		for id, i := range stayed {
 			if i.Name == "steady" {
 				tickedAllTheWhile(t, n, id, cut, cut.Add(split))
 			}
@@ -219,6 +228,26 @@ func oneCluster(c *rig.Cluster) (rig.Status, error) {
 		agreed = status
 	}
 	return agreed, nil
+}
+
+// takenOver says what is missing for all that ran on the minority to run on the majority, in the next
+// generation, and for the rest to have stayed, which it notes.
+func takenOver(listed []rig.Instance, before map[string]rig.Instance, few []*rig.Node, stayed map[string]rig.Instance) error {
+	cutOff := func(node string) bool {
+		return slices.ContainsFunc(few, func(n *rig.Node) bool { return n.Name == node })
+	}
+	for _, i := range listed {
+		was := before[i.InstanceID]
+		switch moved := cutOff(was.NodeName); {
+		case i.Status != "running" || cutOff(i.NodeName):
+			return fmt.Errorf("%s is %s on %q: %s", i.InstanceID, i.Status, i.NodeName, i.LastError)
+		case moved && i.Generation != was.Generation+1, !moved && i.Generation != was.Generation:
+			return fmt.Errorf("%s was in generation %d on %s and is in %d on %s", i.InstanceID, was.Generation, was.NodeName, i.Generation, i.NodeName)
+		case !moved:
+			stayed[i.InstanceID] = i
+		}
+	}
+	return rig.Want("the number listed", len(listed), len(before))
 }
 
 // sameInstances returns nil where what is listed is what was started: each once, on its node, in its

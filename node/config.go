@@ -42,6 +42,8 @@ type Config struct {
 	MaxMemory    uint64
 	// How many processors Go gets beyond the cores once guests run; 0 for none.
 	SpareProcessors int
+	// How long a node must stay away before what ran there is started elsewhere.
+	NodeLossGrace time.Duration
 	// How long an orderly exit may take.
 	DrainTimeout time.Duration
 
@@ -82,6 +84,7 @@ func (c Config) Validate() error {
 	check(c.TimingMultiplier >= 0.1 && c.TimingMultiplier <= 100, "--timing-multiplier %v: want from 0.1 to 100", c.TimingMultiplier)
 	check(c.MaxInstances > 0, "--max-instances %d: want at least 1", c.MaxInstances)
 	check(c.MaxMemory >= fact.PageBytes, "--max-memory %d: want at least 64KiB", c.MaxMemory)
+	check(c.NodeLossGrace > 0, "--node-loss-grace %s: want more than nothing", c.NodeLossGrace)
 	check(c.DrainTimeout > 0, "--drain-timeout %s: want more than nothing", c.DrainTimeout)
 	check(c.Log != nil, "no logger")
 	return errors.Join(errs...)

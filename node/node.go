@@ -118,7 +118,8 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		return n, err
 	}
 	n.control = controlplane.New(controlplane.Config{
-		NodeID: id, NodeName: cfg.NodeName, RPCAddr: addr(cfg.RPCPort), Version: cfg.Version, Log: log,
+		NodeID: id, NodeName: cfg.NodeName, RPCAddr: addr(cfg.RPCPort), Version: cfg.Version,
+		NodeLossGrace: cfg.NodeLossGrace, Log: log,
 	}, n.cluster, fsm, n.peers, n.agent)
 	n.server = rpc.NewServer(rpc.ServerConfig{Log: log, Leader: leader{n.cluster}, Peers: n.peers, Registerer: n.metrics})
 	n.agent.Register(n.server)

@@ -56,7 +56,10 @@ func (n *node) registerOnce(ctx context.Context) (clusterID string, err error) {
 	defer cancel()
 	err = rpc.Retry(ctx, func(ctx context.Context) error {
 		resp, err := n.self.RegisterNode(ctx, &pb.RegisterNodeRequest{Node: n.registration, ClusterId: n.cluster.ClusterID()})
-		clusterID = resp.GetClusterId()
+		if err == nil {
+			clusterID = resp.GetClusterId()
+			n.agent.SetEpoch(resp.GetEpoch())
+		}
 		return err
 	})
 	return clusterID, err

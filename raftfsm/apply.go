@@ -20,7 +20,8 @@ func (f *FSM) found(clusterID string) error {
 	return nil
 }
 
-// putNode stores what a node says of itself. Its epoch and state are the cluster's to decide.
+// putNode stores what a node says of itself. Its epoch and state are the cluster's to decide; one that
+// left or was lost is active again.
 func (f *FSM) putNode(node *pb.Node) error {
 	if node.GetNodeId() == "" || node.GetName() == "" {
 		return errors.New("a node needs an id and a name")
@@ -68,6 +69,7 @@ func (f *FSM) raiseEpoch(op *pb.RaiseNodeEpoch) error {
 	}
 	changed := proto.CloneOf(node)
 	changed.Epoch++
+	changed.State = pb.NodeState_NODE_STATE_LOST
 	f.nodes[op.GetNodeId()] = changed
 	return nil
 }

@@ -1,9 +1,11 @@
 package rig
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -52,4 +54,22 @@ func (n *Node) CPUTime() (time.Duration, error) {
 		used += time.Duration(ns)
 	}
 	return used, nil
+}
+
+// Metric returns the value of one series of the node's metrics, such as
+// wasmatrix_instances{status="running"}; 0 where the node does not have it.
+func (n *Node) Metric(series string) (value float64, err error) {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get(n.HTTP() + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if text, ok := strings.CutPrefix(lines.Text(), series+" "); ok {
+			return strconv.ParseFloat(text, 64)
+		}
+	}
+	return 0, lines.Err()
 }

@@ -1370,6 +1370,113 @@ func (x *Member) GetCommittedMemoryBytes() uint64 {
 	return 0
 }
 
+type CheckNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckNodeRequest) Reset() {
+	*x = CheckNodeRequest{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckNodeRequest) ProtoMessage() {}
+
+func (x *CheckNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckNodeRequest.ProtoReflect.Descriptor instead.
+func (*CheckNodeRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CheckNodeRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+type CheckNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Gossip holds the node for alive.
+	Alive bool `protobuf:"varint,1,opt,name=alive,proto3" json:"alive,omitempty"`
+	// Its agent's report stream to the node that is asked is open.
+	Reporting bool `protobuf:"varint,2,opt,name=reporting,proto3" json:"reporting,omitempty"`
+	// It answered when it was called, just now.
+	Answered      bool `protobuf:"varint,3,opt,name=answered,proto3" json:"answered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckNodeResponse) Reset() {
+	*x = CheckNodeResponse{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckNodeResponse) ProtoMessage() {}
+
+func (x *CheckNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckNodeResponse.ProtoReflect.Descriptor instead.
+func (*CheckNodeResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CheckNodeResponse) GetAlive() bool {
+	if x != nil {
+		return x.Alive
+	}
+	return false
+}
+
+func (x *CheckNodeResponse) GetReporting() bool {
+	if x != nil {
+		return x.Reporting
+	}
+	return false
+}
+
+func (x *CheckNodeResponse) GetAnswered() bool {
+	if x != nil {
+		return x.Answered
+	}
+	return false
+}
+
 type FollowLogsRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Ref    string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -1382,7 +1489,7 @@ type FollowLogsRequest struct {
 
 func (x *FollowLogsRequest) Reset() {
 	*x = FollowLogsRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1501,7 @@ func (x *FollowLogsRequest) String() string {
 func (*FollowLogsRequest) ProtoMessage() {}
 
 func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1514,7 @@ func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsRequest.ProtoReflect.Descriptor instead.
 func (*FollowLogsRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{22}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FollowLogsRequest) GetRef() string {
@@ -1440,7 +1547,7 @@ type FollowLogsResponse struct {
 
 func (x *FollowLogsResponse) Reset() {
 	*x = FollowLogsResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1559,7 @@ func (x *FollowLogsResponse) String() string {
 func (*FollowLogsResponse) ProtoMessage() {}
 
 func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1572,7 @@ func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsResponse.ProtoReflect.Descriptor instead.
 func (*FollowLogsResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{23}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FollowLogsResponse) GetEntries() []*LogEntry {
@@ -1491,7 +1598,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1610,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1623,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{24}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -1660,7 +1767,13 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x16committed_memory_bytes\x18\v \x01(\x04R\x14committedMemoryBytes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"+\n" +
+	"\x10CheckNodeRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"c\n" +
+	"\x11CheckNodeResponse\x12\x14\n" +
+	"\x05alive\x18\x01 \x01(\bR\x05alive\x12\x1c\n" +
+	"\treporting\x18\x02 \x01(\bR\treporting\x12\x1a\n" +
+	"\banswered\x18\x03 \x01(\bR\banswered\"Q\n" +
 	"\x11FollowLogsRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x12\n" +
@@ -1671,7 +1784,7 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\fR\x04line\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xdc\a\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xaa\b\n" +
 	"\x13ControlPlaneService\x12X\n" +
 	"\rStartInstance\x12\".wasmatrix.v1.StartInstanceRequest\x1a#.wasmatrix.v1.StartInstanceResponse\x12U\n" +
 	"\fStopInstance\x12!.wasmatrix.v1.StopInstanceRequest\x1a\".wasmatrix.v1.StopInstanceResponse\x12X\n" +
@@ -1682,7 +1795,8 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\tDrainNode\x12\x1e.wasmatrix.v1.DrainNodeRequest\x1a\x1f.wasmatrix.v1.DrainNodeResponse\x12T\n" +
 	"\vWatchEvents\x12 .wasmatrix.v1.WatchEventsRequest\x1a!.wasmatrix.v1.WatchEventsResponse0\x01\x12a\n" +
 	"\x10GetClusterStatus\x12%.wasmatrix.v1.GetClusterStatusRequest\x1a&.wasmatrix.v1.GetClusterStatusResponse\x12R\n" +
-	"\vListMembers\x12 .wasmatrix.v1.ListMembersRequest\x1a!.wasmatrix.v1.ListMembersResponse\x12Q\n" +
+	"\vListMembers\x12 .wasmatrix.v1.ListMembersRequest\x1a!.wasmatrix.v1.ListMembersResponse\x12L\n" +
+	"\tCheckNode\x12\x1e.wasmatrix.v1.CheckNodeRequest\x1a\x1f.wasmatrix.v1.CheckNodeResponse\x12Q\n" +
 	"\n" +
 	"FollowLogs\x12\x1f.wasmatrix.v1.FollowLogsRequest\x1a .wasmatrix.v1.FollowLogsResponse0\x01B\xb5\x01\n" +
 	"\x10com.wasmatrix.v1B\x11ControlPlaneProtoP\x01Z=github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1;wasmatrixv1\xa2\x02\x03WXX\xaa\x02\fWasmatrix.V1\xca\x02\fWasmatrix\\V1\xe2\x02\x18Wasmatrix\\V1\\GPBMetadata\xea\x02\rWasmatrix::V1b\x06proto3"
@@ -1699,7 +1813,7 @@ func file_wasmatrix_v1_control_plane_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_control_plane_proto_rawDescData
 }
 
-var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*StartInstanceRequest)(nil),     // 0: wasmatrix.v1.StartInstanceRequest
 	(*StartInstanceResponse)(nil),    // 1: wasmatrix.v1.StartInstanceResponse
@@ -1723,40 +1837,42 @@ var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*ListMembersRequest)(nil),       // 19: wasmatrix.v1.ListMembersRequest
 	(*ListMembersResponse)(nil),      // 20: wasmatrix.v1.ListMembersResponse
 	(*Member)(nil),                   // 21: wasmatrix.v1.Member
-	(*FollowLogsRequest)(nil),        // 22: wasmatrix.v1.FollowLogsRequest
-	(*FollowLogsResponse)(nil),       // 23: wasmatrix.v1.FollowLogsResponse
-	(*LogEntry)(nil),                 // 24: wasmatrix.v1.LogEntry
-	nil,                              // 25: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	nil,                              // 26: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	nil,                              // 27: wasmatrix.v1.Member.LabelsEntry
-	(*InstanceSpec)(nil),             // 28: wasmatrix.v1.InstanceSpec
-	(*Instance)(nil),                 // 29: wasmatrix.v1.Instance
-	(*Node)(nil),                     // 30: wasmatrix.v1.Node
-	(*Event)(nil),                    // 31: wasmatrix.v1.Event
-	(*NodeLoad)(nil),                 // 32: wasmatrix.v1.NodeLoad
-	(*timestamppb.Timestamp)(nil),    // 33: google.protobuf.Timestamp
+	(*CheckNodeRequest)(nil),         // 22: wasmatrix.v1.CheckNodeRequest
+	(*CheckNodeResponse)(nil),        // 23: wasmatrix.v1.CheckNodeResponse
+	(*FollowLogsRequest)(nil),        // 24: wasmatrix.v1.FollowLogsRequest
+	(*FollowLogsResponse)(nil),       // 25: wasmatrix.v1.FollowLogsResponse
+	(*LogEntry)(nil),                 // 26: wasmatrix.v1.LogEntry
+	nil,                              // 27: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	nil,                              // 28: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	nil,                              // 29: wasmatrix.v1.Member.LabelsEntry
+	(*InstanceSpec)(nil),             // 30: wasmatrix.v1.InstanceSpec
+	(*Instance)(nil),                 // 31: wasmatrix.v1.Instance
+	(*Node)(nil),                     // 32: wasmatrix.v1.Node
+	(*Event)(nil),                    // 33: wasmatrix.v1.Event
+	(*NodeLoad)(nil),                 // 34: wasmatrix.v1.NodeLoad
+	(*timestamppb.Timestamp)(nil),    // 35: google.protobuf.Timestamp
 }
 var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
-	28, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
-	29, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	30, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
+	31, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
 	2,  // 2: wasmatrix.v1.StartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
-	29, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	29, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
-	29, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
-	30, // 6: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
-	29, // 7: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
-	31, // 8: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
-	32, // 9: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
-	29, // 10: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
+	31, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	31, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
+	31, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
+	32, // 6: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
+	31, // 7: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
+	33, // 8: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
+	34, // 9: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
+	31, // 10: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
 	2,  // 11: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
-	33, // 12: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	31, // 13: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
-	25, // 14: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	26, // 15: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	35, // 12: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	33, // 13: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
+	27, // 14: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	28, // 15: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
 	21, // 16: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
-	27, // 17: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
-	24, // 18: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	33, // 19: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	29, // 17: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
+	26, // 18: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	35, // 19: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
 	0,  // 20: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
 	3,  // 21: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
 	5,  // 22: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
@@ -1767,20 +1883,22 @@ var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
 	15, // 27: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
 	17, // 28: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
 	19, // 29: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
-	22, // 30: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
-	1,  // 31: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
-	4,  // 32: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
-	6,  // 33: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
-	8,  // 34: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
-	10, // 35: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
-	12, // 36: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
-	14, // 37: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
-	16, // 38: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
-	18, // 39: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
-	20, // 40: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
-	23, // 41: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
-	31, // [31:42] is the sub-list for method output_type
-	20, // [20:31] is the sub-list for method input_type
+	22, // 30: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
+	24, // 31: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
+	1,  // 32: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
+	4,  // 33: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
+	6,  // 34: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
+	8,  // 35: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
+	10, // 36: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
+	12, // 37: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
+	14, // 38: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
+	16, // 39: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
+	18, // 40: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
+	20, // 41: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
+	23, // 42: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
+	25, // 43: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
+	32, // [32:44] is the sub-list for method output_type
+	20, // [20:32] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
 	20, // [20:20] is the sub-list for extension extendee
 	0,  // [0:20] is the sub-list for field type_name
@@ -1798,7 +1916,7 @@ func file_wasmatrix_v1_control_plane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_control_plane_proto_rawDesc), len(file_wasmatrix_v1_control_plane_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

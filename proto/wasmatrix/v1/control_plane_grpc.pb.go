@@ -29,6 +29,7 @@ const (
 	ControlPlaneService_WatchEvents_FullMethodName      = "/wasmatrix.v1.ControlPlaneService/WatchEvents"
 	ControlPlaneService_GetClusterStatus_FullMethodName = "/wasmatrix.v1.ControlPlaneService/GetClusterStatus"
 	ControlPlaneService_ListMembers_FullMethodName      = "/wasmatrix.v1.ControlPlaneService/ListMembers"
+	ControlPlaneService_CheckNode_FullMethodName        = "/wasmatrix.v1.ControlPlaneService/CheckNode"
 	ControlPlaneService_FollowLogs_FullMethodName       = "/wasmatrix.v1.ControlPlaneService/FollowLogs"
 )
 
@@ -60,6 +61,9 @@ type ControlPlaneServiceClient interface {
 	GetClusterStatus(ctx context.Context, in *GetClusterStatusRequest, opts ...grpc.CallOption) (*GetClusterStatusResponse, error)
 	// ListMembers returns the nodes: as the leader knows them, or without one as this node does.
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
+	// CheckNode says what the node that is asked sees of another. It is never forwarded: a leader asks
+	// the other voters before it declares a node lost.
+	CheckNode(ctx context.Context, in *CheckNodeRequest, opts ...grpc.CallOption) (*CheckNodeResponse, error)
 	// FollowLogs streams an instance's output from whichever node it is on. The node that is asked
 	// finds the agent and passes the stream on.
 	FollowLogs(ctx context.Context, in *FollowLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowLogsResponse], error)
@@ -194,6 +198,16 @@ func (c *controlPlaneServiceClient) ListMembers(ctx context.Context, in *ListMem
 	return out, nil
 }
 
+func (c *controlPlaneServiceClient) CheckNode(ctx context.Context, in *CheckNodeRequest, opts ...grpc.CallOption) (*CheckNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckNodeResponse)
+	err := c.cc.Invoke(ctx, ControlPlaneService_CheckNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlPlaneServiceClient) FollowLogs(ctx context.Context, in *FollowLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowLogsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ControlPlaneService_ServiceDesc.Streams[3], ControlPlaneService_FollowLogs_FullMethodName, cOpts...)
@@ -241,6 +255,9 @@ type ControlPlaneServiceServer interface {
 	GetClusterStatus(context.Context, *GetClusterStatusRequest) (*GetClusterStatusResponse, error)
 	// ListMembers returns the nodes: as the leader knows them, or without one as this node does.
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
+	// CheckNode says what the node that is asked sees of another. It is never forwarded: a leader asks
+	// the other voters before it declares a node lost.
+	CheckNode(context.Context, *CheckNodeRequest) (*CheckNodeResponse, error)
 	// FollowLogs streams an instance's output from whichever node it is on. The node that is asked
 	// finds the agent and passes the stream on.
 	FollowLogs(*FollowLogsRequest, grpc.ServerStreamingServer[FollowLogsResponse]) error
@@ -283,6 +300,9 @@ func (UnimplementedControlPlaneServiceServer) GetClusterStatus(context.Context, 
 }
 func (UnimplementedControlPlaneServiceServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
+}
+func (UnimplementedControlPlaneServiceServer) CheckNode(context.Context, *CheckNodeRequest) (*CheckNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckNode not implemented")
 }
 func (UnimplementedControlPlaneServiceServer) FollowLogs(*FollowLogsRequest, grpc.ServerStreamingServer[FollowLogsResponse]) error {
 	return status.Error(codes.Unimplemented, "method FollowLogs not implemented")
@@ -463,6 +483,24 @@ func _ControlPlaneService_ListMembers_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlPlaneService_CheckNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlPlaneServiceServer).CheckNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlPlaneService_CheckNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlPlaneServiceServer).CheckNode(ctx, req.(*CheckNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ControlPlaneService_FollowLogs_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(FollowLogsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -508,6 +546,10 @@ var ControlPlaneService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListMembers",
 			Handler:    _ControlPlaneService_ListMembers_Handler,
+		},
+		{
+			MethodName: "CheckNode",
+			Handler:    _ControlPlaneService_CheckNode_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -207,6 +207,8 @@ const (
 	NodeState_NODE_STATE_DRAINING NodeState = 2
 	// Left in order.
 	NodeState_NODE_STATE_LEFT NodeState = 3
+	// Declared lost: what it ran is no longer its own. It is active again once it registers.
+	NodeState_NODE_STATE_LOST NodeState = 4
 )
 
 // Enum value maps for NodeState.
@@ -216,12 +218,14 @@ var (
 		1: "NODE_STATE_ACTIVE",
 		2: "NODE_STATE_DRAINING",
 		3: "NODE_STATE_LEFT",
+		4: "NODE_STATE_LOST",
 	}
 	NodeState_value = map[string]int32{
 		"NODE_STATE_UNSPECIFIED": 0,
 		"NODE_STATE_ACTIVE":      1,
 		"NODE_STATE_DRAINING":    2,
 		"NODE_STATE_LEFT":        3,
+		"NODE_STATE_LOST":        4,
 	}
 )
 
@@ -490,7 +494,10 @@ type Instance struct {
 	ExitCode  *int32 `protobuf:"varint,14,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"`
 	LastError string `protobuf:"bytes,15,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// Raised by the agent with each change of the record.
-	Revision      uint64 `protobuf:"varint,16,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,16,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The epoch that its node had when it accepted this generation. Once the node's is higher, the
+	// instance is no longer the node's.
+	NodeEpoch     uint64 `protobuf:"varint,17,opt,name=node_epoch,json=nodeEpoch,proto3" json:"node_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +640,13 @@ func (x *Instance) GetLastError() string {
 func (x *Instance) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *Instance) GetNodeEpoch() uint64 {
+	if x != nil {
+		return x.NodeEpoch
 	}
 	return 0
 }
@@ -1071,7 +1085,10 @@ type Fence struct {
 	Term     uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	LeaderId string `protobuf:"bytes,2,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`
 	// Where the leader serves gRPC.
-	LeaderAddr    string `protobuf:"bytes,3,opt,name=leader_addr,json=leaderAddr,proto3" json:"leader_addr,omitempty"`
+	LeaderAddr string `protobuf:"bytes,3,opt,name=leader_addr,json=leaderAddr,proto3" json:"leader_addr,omitempty"`
+	// The receiver's epoch in the metadata. One that has a lower one was declared lost, and drops what
+	// it ran.
+	NodeEpoch     uint64 `protobuf:"varint,4,opt,name=node_epoch,json=nodeEpoch,proto3" json:"node_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1127,6 +1144,13 @@ func (x *Fence) GetLeaderAddr() string {
 	return ""
 }
 
+func (x *Fence) GetNodeEpoch() uint64 {
+	if x != nil {
+		return x.NodeEpoch
+	}
+	return 0
+}
+
 var File_wasmatrix_v1_types_proto protoreflect.FileDescriptor
 
 const file_wasmatrix_v1_types_proto_rawDesc = "" +
@@ -1152,7 +1176,7 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10ConstraintsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xee\x05\n" +
 	"\bInstance\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12.\n" +
@@ -1180,7 +1204,9 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\texit_code\x18\x0e \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\x0f \x01(\tR\tlastError\x12\x1a\n" +
-	"\brevision\x18\x10 \x01(\x04R\brevisionB\f\n" +
+	"\brevision\x18\x10 \x01(\x04R\brevision\x12\x1d\n" +
+	"\n" +
+	"node_epoch\x18\x11 \x01(\x04R\tnodeEpochB\f\n" +
 	"\n" +
 	"_exit_code\"\xac\x02\n" +
 	"\x05Event\x12\x19\n" +
@@ -1230,12 +1256,14 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"x\n" +
 	"\x05Fence\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1b\n" +
 	"\tleader_id\x18\x02 \x01(\tR\bleaderId\x12\x1f\n" +
 	"\vleader_addr\x18\x03 \x01(\tR\n" +
-	"leaderAddr*\xe0\x01\n" +
+	"leaderAddr\x12\x1d\n" +
+	"\n" +
+	"node_epoch\x18\x04 \x01(\x04R\tnodeEpoch*\xe0\x01\n" +
 	"\x0eInstanceStatus\x12\x1f\n" +
 	"\x1bINSTANCE_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18INSTANCE_STATUS_STARTING\x10\x01\x12\x1b\n" +
@@ -1254,12 +1282,13 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"Durability\x12\x1a\n" +
 	"\x16DURABILITY_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10DURABILITY_LOCAL\x10\x01\x12\x18\n" +
-	"\x14DURABILITY_WITNESSED\x10\x02*l\n" +
+	"\x14DURABILITY_WITNESSED\x10\x02*\x81\x01\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11NODE_STATE_ACTIVE\x10\x01\x12\x17\n" +
 	"\x13NODE_STATE_DRAINING\x10\x02\x12\x13\n" +
-	"\x0fNODE_STATE_LEFT\x10\x03*\x83\x01\n" +
+	"\x0fNODE_STATE_LEFT\x10\x03\x12\x13\n" +
+	"\x0fNODE_STATE_LOST\x10\x04*\x83\x01\n" +
 	"\rProviderState\x12\x1e\n" +
 	"\x1aPROVIDER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16PROVIDER_STATE_RUNNING\x10\x01\x12\x1a\n" +

@@ -1,0 +1,34 @@
+package agent
+
+// SetEpoch tells the agent its node's epoch in the metadata. Where that is higher than it knew, the node
+// was declared lost, and all that it runs is somebody else's by now, or given up: it is stopped, and
+// the node goes on empty.
+func (a *Agent) SetEpoch(epoch uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.raiseEpochLocked(epoch)
+}
+
+func (a *Agent) raiseEpochLocked(epoch uint64) {
+	if epoch <= a.epoch {
+		return
+	}
+	before := a.epoch
+	a.epoch = epoch
+	dropped := 0
+	for id, i := range a.live {
+		if i.rec.Load().GetNodeEpoch() < epoch {
+			a.stopLocked(id, true)
+			dropped++
+		}
+	}
+	for _, rec := range a.facts.all() {
+		if a.live[rec.GetInstanceId()] == nil && rec.GetNodeEpoch() < epoch {
+			a.stopLocked(rec.GetInstanceId(), true)
+		}
+	}
+	if dropped > 0 {
+		a.log.Warn("this node was declared lost while it was away: what it ran was started elsewhere, and is stopped here",
+			"epoch", epoch, "before", before, "instances", dropped)
+	}
+}

@@ -1,0 +1,118 @@
+package controlplane
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+const (
+	// relocateAtOnce is how many instances of lost nodes are started elsewhere at the same time.
+	relocateAtOnce = 64
+	// relocateAgain is how soon those are tried again that found no room or no answer.
+	relocateAgain = time.Second
+	// relocateTimeout bounds one attempt: fetching and compiling a module included.
+	relocateTimeout = 45 * time.Second
+)
+
+// relocate starts the instances of lost nodes elsewhere, as long as this node leads. Those that fit
+// nowhere wait, with the reason in their record, and are tried again.
+func (s *Server) relocate(l *lead) {
+	if l.waitRecovered(l.ctx) != nil { // before, one may run already where nobody has asked yet
+		return
+	}
+	var g errgroup.Group
+	g.SetLimit(relocateAtOnce)
+	defer func() { _ = g.Wait() }() // they return nothing: what failed is tried again
+	for {
+		waiting, changed := s.view.homeless()
+		for _, i := range waiting {
+			if l.ctx.Err() != nil {
+				return
+			}
+			g.Go(func() error { s.relocateOne(l, i); return nil })
+		}
+		var again <-chan time.Time
+		if len(waiting) > 0 {
+			changed, again = nil, time.After(relocateAgain)
+		}
+		select {
+		case <-changed:
+		case <-again:
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) relocateOne(l *lead, i *pb.Instance) {
+	ctx, cancel := context.WithTimeout(l.ctx, relocateTimeout)
+	defer cancel()
+	reserved, call := s.reserveRelocation(l, i)
+	if call == nil {
+		return
+	}
+	id := i.GetInstanceId()
+	order := &pb.StartOrder{InstanceId: id, Generation: reserved.GetGeneration(), MovedFrom: i}
+	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources(nil))
+	if failure := out.failures[id]; failure != nil {
+		s.view.exchange(reserved, s.waitingFor(i, "node "+reserved.GetNodeName()+": "+failure.GetMessage()))
+	} else if out.err != nil && !outcomeUnknown(rpc.CodeOf(out.err)) {
+		s.view.exchange(reserved, s.waitingFor(i, "node "+reserved.GetNodeName()+": "+rpc.FromError(out.err).Message))
+	}
+	s.settle(l, call, reserved, out)
+	if call.failure != nil {
+		s.cfg.Log.Warn("an instance of a lost node could not be started elsewhere; trying again", "instance_id", id, "name", i.GetSpec().GetName(), "node", reserved.GetNodeName(), "err", call.failure.GetMessage())
+		return
+	}
+	s.record.RecordEvent(&pb.Event{
+		Type: "instance.relocated", NodeId: reserved.GetNodeId(), InstanceId: id, Name: i.GetSpec().GetName(),
+		Details: map[string]string{"to": reserved.GetNodeName(), "reason": i.GetLastError()},
+	})
+}
+
+// reserveRelocation chooses a node for an instance without one and counts it there. An order whose
+// outcome is unknown goes to the same node again, until that answers or is lost itself. It returns no
+// call where there is nothing to do, or nothing to be done now.
+func (s *Server) reserveRelocation(l *lead, i *pb.Instance) (*pb.Instance, *startCall) {
+	id := i.GetInstanceId()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.starts[id] != nil || l.stopping[id] > 0 || s.view.get(id) != i {
+		return nil, nil
+	}
+	reserved := i
+	if orphan(i) {
+		chosen, err := place(s.candidatesLocked(l, i.GetSpec().GetName(), ""), i.GetSpec(), 1)
+		if err != nil {
+			if reason := "waits for a node: " + err.Error(); i.GetLastError() != reason {
+				s.view.exchange(i, s.waitingFor(i, reason))
+			}
+			return nil, nil
+		}
+		reserved = reservation(id, i.GetSpec(), chosen[0], i.GetGeneration())
+		reserved.CreatedAt, reserved.Restarts, reserved.LastError = i.GetCreatedAt(), i.GetRestarts(), i.GetLastError()
+		if !s.view.exchange(i, reserved) {
+			return nil, nil
+		}
+	} else if !s.orderable(i.GetNodeId()) {
+		return nil, nil
+	}
+	call := &startCall{done: make(chan struct{})}
+	l.starts[id] = call
+	return reserved, call
+}
+
+// waitingFor is an orphan with what it waits for.
+func (s *Server) waitingFor(i *pb.Instance, reason string) *pb.Instance {
+	now := proto.CloneOf(i)
+	now.NodeId, now.NodeName, now.NodeEpoch = "", "", 0
+	now.Status, now.PlacedAt, now.Revision = pb.InstanceStatus_INSTANCE_STATUS_RESTARTING, endOfTime, 0
+	now.LastError = reason
+	return now
+}
