@@ -19,12 +19,10 @@ func (s *moduleService) KeepModules(_ context.Context, req *pb.KeepModulesReques
 		return nil, err
 	}
 	referenced := make([]modulestore.Hash, 0, len(req.GetModuleHashes()))
-	for _, digits := range req.GetModuleHashes() {
-		hash, err := parseHash(digits)
-		if err != nil {
-			return nil, err
+	for _, s := range req.GetModuleHashes() {
+		if hash, err := parseHash(s); err == nil { // what is no hash is held nowhere
+			referenced = append(referenced, hash)
 		}
-		referenced = append(referenced, hash)
 	}
 	now := time.Now()
 	a.keeper.hear(referenced, req.GetComplete(), now)

@@ -120,6 +120,7 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	g.Go(func() error { s.watchMembers(l); return nil })
 	g.Go(func() error { s.watchLosses(l); return nil })
 	g.Go(func() error { s.relocate(l); return nil })
+	g.Go(func() error { s.careForModules(l); return nil })
 	select {
 	case <-l.recovered:
 		log.Info("leading", "duration", time.Since(began), "missing", s.missing(l))

@@ -29,7 +29,10 @@ type Config struct {
 	// How long a node must stay away, after most voters have noticed, before what ran there is started
 	// elsewhere. Default 2 s: a quick restart is cheaper than a move.
 	NodeLossGrace time.Duration
-	Log           *slog.Logger
+	// How often the leader looks after the modules. Default 10 s: how long a voter may lack a copy that
+	// it has lost, and often enough for agents to hear it without a gap (agent/keeper.go).
+	ModuleRound time.Duration
+	Log         *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
@@ -38,6 +41,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.NodeLossGrace == 0 {
 		c.NodeLossGrace = 2 * time.Second
+	}
+	if c.ModuleRound == 0 {
+		c.ModuleRound = 10 * time.Second
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -98,8 +104,11 @@ func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, record Event
 	}
 }
 
-// Register adds the service to a gRPC server.
-func (s *Server) Register(g *grpc.Server) { pb.RegisterControlPlaneServiceServer(g, s) }
+// Register adds the services to a gRPC server.
+func (s *Server) Register(g *grpc.Server) {
+	pb.RegisterControlPlaneServiceServer(g, s)
+	pb.RegisterCatalogServiceServer(g, &catalogService{server: s})
+}
 
 // leading returns the present leadership, or NO_LEADER where this node does not lead (yet).
 func (s *Server) leading() (*lead, error) {

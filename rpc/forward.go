@@ -23,7 +23,7 @@ const forwardedHeader = "x-wasmatrix-forwarded"
 // has a new one in about a second.
 const leaderCheck = 250 * time.Millisecond
 
-// forwarded are the methods that only a leader serves.
+// forwarded are the methods of the control plane that only a leader serves. Of the catalog it serves all.
 var forwarded = []string{
 	"StartInstance", "StopInstance", "QueryInstance", "ListInstances",
 	"RegisterNode", "DrainNode", "WatchEvents", "GetClusterStatus",
@@ -43,6 +43,9 @@ func newForwarder(leader LeaderFinder, peers *Peers) *forwarder {
 	methods := make(map[string]bool, len(forwarded))
 	for _, name := range forwarded {
 		methods["/"+pb.ControlPlaneService_ServiceDesc.ServiceName+"/"+name] = true
+	}
+	for _, m := range pb.CatalogService_ServiceDesc.Methods {
+		methods["/"+pb.CatalogService_ServiceDesc.ServiceName+"/"+m.MethodName] = true
 	}
 	return &forwarder{leader: leader, peers: peers, methods: methods}
 }

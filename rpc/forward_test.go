@@ -18,8 +18,8 @@ import (
 )
 
 func TestEveryMethodIsForwardedOrServedByTheNodeAsked(t *testing.T) {
-	// FollowLogs passes its stream to an agent, not to the leader.
-	local := []string{"ReportStatus", "ListMembers", "FollowLogs"}
+	// FollowLogs passes its stream to an agent, not to the leader; CheckNode is what one node sees.
+	local := []string{"ReportStatus", "ListMembers", "FollowLogs", "CheckNode"}
 	methods := pb.File_wasmatrix_v1_control_plane_proto.Services().ByName("ControlPlaneService").Methods()
 	for i := range methods.Len() {
 		m := methods.Get(i)
@@ -36,6 +36,9 @@ func TestEveryMethodIsForwardedOrServedByTheNodeAsked(t *testing.T) {
 			!slices.ContainsFunc(pb.ControlPlaneService_ServiceDesc.Streams, func(s grpc.StreamDesc) bool { return s.StreamName == name }) {
 			t.Errorf("%s is no method", name)
 		}
+	}
+	if n := len(pb.CatalogService_ServiceDesc.Streams); n > 0 {
+		t.Errorf("the catalog has %d streams, which are not forwarded", n)
 	}
 }
 
