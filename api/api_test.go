@@ -51,8 +51,11 @@ func TestShapesAreThoseOfTheContract(t *testing.T) {
 			EventId: "n-1/1", Time: timestamppb.New(moment), Type: "instance.started", NodeId: "n-1", InstanceId: "i-1", Name: "web",
 		}),
 		"log-entry": FromLogEntry(&pb.LogEntry{Time: timestamppb.New(moment), Stream: "stdout", Line: []byte("hi \xff"), Seq: 7}),
-		"module":    FromModule(&pb.Module{ModuleHash: "sha256:abcd", SizeBytes: 12, StoredAt: timestamppb.New(moment)}),
-		"error":     FromError(failure),
+		"module": FromModule(&pb.CatalogModule{
+			Module:    &pb.Module{ModuleHash: "sha256:abcd", SizeBytes: 12, StoredAt: timestamppb.New(moment)},
+			NodeNames: []string{"a", "b"}, Instances: 3, LiveInstances: 2,
+		}),
+		"error": FromError(failure),
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := json.MarshalIndent(shape, "", "  ")

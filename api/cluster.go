@@ -140,14 +140,22 @@ func FromLogEntry(e *pb.LogEntry) LogEntry {
 	return LogEntry{Time: timeOf(e.GetTime()), Stream: e.GetStream(), Line: string(e.GetLine()), Seq: e.GetSeq()}
 }
 
-// Module is a module that a node holds.
+// Module is a module of the cluster.
 type Module struct {
 	ModuleHash string     `json:"module_hash"`
 	SizeBytes  uint64     `json:"size_bytes"`
 	StoredAt   *time.Time `json:"stored_at"`
+	// The names of the nodes that hold it; none where only instances know of it.
+	Nodes []string `json:"nodes"`
+	// How many instances reference it, ended ones included, and how many of them are live.
+	Instances     uint32 `json:"instances"`
+	LiveInstances uint32 `json:"live_instances"`
 }
 
 // FromModule returns the JSON shape of a module.
-func FromModule(m *pb.Module) Module {
-	return Module{ModuleHash: m.GetModuleHash(), SizeBytes: m.GetSizeBytes(), StoredAt: timeOf(m.GetStoredAt())}
+func FromModule(m *pb.CatalogModule) Module {
+	return Module{
+		ModuleHash: m.GetModule().GetModuleHash(), SizeBytes: m.GetModule().GetSizeBytes(), StoredAt: timeOf(m.GetModule().GetStoredAt()),
+		Nodes: append([]string{}, m.GetNodeNames()...), Instances: m.GetInstances(), LiveInstances: m.GetLiveInstances(),
+	}
 }

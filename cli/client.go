@@ -26,6 +26,7 @@ type client struct {
 	conn    *grpc.ClientConn
 	control pb.ControlPlaneServiceClient
 	modules pb.ModuleServiceClient
+	catalog pb.CatalogServiceClient
 }
 
 // clientFlags returns the flags of a client command: its own, then those of all.
@@ -67,6 +68,7 @@ func asClient(do func(ctx context.Context, c *client) error) cli.ActionFunc {
 		defer c.conn.Close()
 		c.control = pb.NewControlPlaneServiceClient(c.conn)
 		c.modules = pb.NewModuleServiceClient(c.conn)
+		c.catalog = pb.NewCatalogServiceClient(c.conn)
 		return c.hinted(do(cc.Context, c))
 	}
 }

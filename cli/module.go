@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,7 +12,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -39,24 +39,34 @@ func isHash(s string) bool { return hashPattern.MatchString(s) }
 func moduleCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "module",
-		Usage:     "push and list modules",
+		Usage:     "push, list and remove modules",
 		ArgsUsage: "COMMAND",
 		Subcommands: []*cli.Command{
 			{
 				Name:        "push",
 				Usage:       "store a module in the cluster, to run it by its hash",
 				ArgsUsage:   "FILE",
-				Description: "The node that is asked keeps it and copies it to the voters.",
+				Description: "The node that is asked keeps it and copies it to the voters. It stays for an hour, and while anything references it.",
 				Flags:       clientFlags(),
 				Action:      asClient(pushModule),
 			},
 			{
-				Name:        "ls",
-				Usage:       "list the modules that the cluster holds",
-				ArgsUsage:   " ",
-				Description: "That is, those that the node asked and the voters hold.",
-				Flags:       clientFlags(),
-				Action:      asClient(listModules),
+				Name:      "ls",
+				Usage:     "list the modules that the cluster holds",
+				ArgsUsage: " ",
+				Description: "With the nodes that hold each, and how many live instances reference it. NODES is empty where no node\n" +
+					"that answers holds what an instance references.",
+				Flags:  clientFlags(),
+				Action: asClient(listModules),
+			},
+			{
+				Name:      "rm",
+				Usage:     "remove a module from all nodes that can be reached",
+				ArgsUsage: "HASH",
+				Description: "HASH is sha256: and 64 hex digits, or the beginning of them, with or without sha256:. What an instance references\n" +
+					"is not removed: stop it first; ended instances are kept for an hour. Unreferenced modules go by themselves after an hour.",
+				Flags:  clientFlags(),
+				Action: asClient(removeModule),
 			},
 		},
 	}
@@ -179,81 +189,93 @@ func (c *client) pushOnce(ctx context.Context, m *moduleFile) ([]string, error) 
 	return resp.GetNodeIds(), err
 }
 
-// listModules lists what the node asked and the voters hold: each module that was pushed is there.
+// listModules lists what the nodes hold and the instances reference.
 func listModules(ctx context.Context, c *client) error {
 	if _, err := exactly(c.Context); err != nil {
 		return err
 	}
-	here, err := ask(ctx, c, c.modules.ListModules, &pb.ListModulesRequest{})
+	resp, err := ask(ctx, c, c.catalog.ListCatalog, &pb.ListCatalogRequest{})
 	if err != nil {
 		return err
 	}
-	members, err := ask(ctx, c, c.control.ListMembers, &pb.ListMembersRequest{})
-	if err != nil {
-		return err
+	if silent := resp.GetSilentNodes(); len(silent) > 0 {
+		c.note("no answer from %s: what only those hold is missing", strings.Join(silent, ", "))
 	}
-	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex // guards found
-		found = here.GetModules()
-	)
-	for _, m := range members.GetMembers() {
-		if m.GetRole() == "agent" || m.GetState() == "dead" || m.GetState() == "left" {
-			continue
-		}
-		wg.Go(func() {
-			held, err := c.modulesOf(ctx, m.GetRpcAddr())
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				c.note("node %s does not say what it holds: %s", m.GetName(), rpc.FromError(err).Message)
-				return
-			}
-			found = append(found, held...)
-		})
+	modules := make([]api.Module, 0, len(resp.GetModules()))
+	for _, m := range resp.GetModules() {
+		modules = append(modules, api.FromModule(m))
 	}
-	wg.Wait()
-	return printModules(c, distinct(found))
+	slices.SortStableFunc(modules, func(a, b api.Module) int { return compareAges(a.StoredAt, b.StoredAt) })
+	if c.json {
+		return printJSON(c.out(), modules)
+	}
+	return moduleTable(c.out(), modules, time.Now())
 }
 
-func (c *client) modulesOf(ctx context.Context, addr string) ([]*pb.Module, error) {
-	conn, err := rpc.Dial(addr)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	resp, err := pb.NewModuleServiceClient(conn).ListModules(ctx, &pb.ListModulesRequest{})
-	return resp.GetModules(), err
+// compareAges puts the older first, and what was never stored before all.
+func compareAges(a, b *time.Time) int {
+	var zero time.Time
+	return cmp.Or(a, &zero).Compare(*cmp.Or(b, &zero))
 }
 
-// distinct keeps the oldest copy of each module, and orders them by age.
-func distinct(all []*pb.Module) []*pb.Module {
-	slices.SortFunc(all, func(a, b *pb.Module) int {
-		if order := a.GetStoredAt().AsTime().Compare(b.GetStoredAt().AsTime()); order != 0 {
-			return order
-		}
-		return strings.Compare(a.GetModuleHash(), b.GetModuleHash())
-	})
-	seen := map[string]struct{}{}
-	return slices.DeleteFunc(all, func(m *pb.Module) bool {
-		_, twice := seen[m.GetModuleHash()]
-		seen[m.GetModuleHash()] = struct{}{}
-		return twice
-	})
-}
-
-func printModules(c *client, modules []*pb.Module) error {
-	shapes := make([]api.Module, 0, len(modules))
+func moduleTable(w io.Writer, modules []api.Module, now time.Time) error {
 	rows := make([][]string, 0, len(modules))
 	for _, m := range modules {
-		shape := api.FromModule(m)
-		shapes = append(shapes, shape)
-		rows = append(rows, []string{shape.ModuleHash, formatSize(shape.SizeBytes), age(shape.StoredAt, time.Now())})
+		rows = append(rows, []string{
+			m.ModuleHash, formatSize(m.SizeBytes), shorten(strings.Join(m.Nodes, ", "), 40), fmt.Sprint(m.LiveInstances), age(m.StoredAt, now),
+		})
 	}
+	return table(w, []string{"MODULE", "SIZE", "NODES", "INSTANCES", "AGE"}, rows)
+}
+
+// removed is what module rm prints with JSON.
+type removed struct {
+	ModuleHash string          `json:"module_hash"`
+	Nodes      []string        `json:"nodes"`
+	Failures   []removeFailure `json:"failures"`
+}
+
+type removeFailure struct {
+	Node      string `json:"node"`
+	ErrorCode string `json:"error_code"`
+	Message   string `json:"message"`
+}
+
+// removeModule removes a module from all nodes. That a node is not reached is told and no failure: what
+// it holds goes by itself after it is back.
+func removeModule(ctx context.Context, c *client) error {
+	args, err := exactly(c.Context, "HASH")
+	if err != nil {
+		return err
+	}
+	resp, err := ask(ctx, c, c.catalog.RemoveModule, &pb.RemoveModuleRequest{Ref: args[0]})
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, f := range resp.GetFailures() {
+		switch code := rpc.Code(f.GetErrorCode()); code {
+		case rpc.CommunicationFailure, rpc.Timeout:
+			c.note("node %s was not reached (%s): what it holds of the module goes an hour after it is back", f.GetNodeName(), f.GetMessage())
+		default:
+			c.note("node %s did not remove the module: %s", f.GetNodeName(), f.GetMessage())
+			failed = rpc.Errorf(code, "module %s is not removed from node %s: %s", resp.GetModuleHash(), f.GetNodeName(), f.GetMessage())
+		}
+	}
+	if err := printRemoved(c, resp); err != nil {
+		return err
+	}
+	return failed
+}
+
+func printRemoved(c *client, resp *pb.RemoveModuleResponse) error {
 	if c.json {
-		return printJSON(c.out(), shapes)
+		answer := removed{ModuleHash: resp.GetModuleHash(), Nodes: append([]string{}, resp.GetNodeNames()...), Failures: []removeFailure{}}
+		for _, f := range resp.GetFailures() {
+			answer.Failures = append(answer.Failures, removeFailure{f.GetNodeName(), f.GetErrorCode(), f.GetMessage()})
+		}
+		return printJSON(c.out(), answer)
 	}
-	return table(c.out(), []string{"MODULE", "SIZE", "AGE"}, rows)
+	_, err := fmt.Fprintf(c.out(), "%s  removed from %s\n", resp.GetModuleHash(), clean(cmp.Or(strings.Join(resp.GetNodeNames(), ", "), "no node")))
+	return err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +71,12 @@ func TestTablesReadAsTheyDid(t *testing.T) {
 				ClusterID: "c-1", Leader: api.Leader{NodeID: "5d4c", Name: "host-5"}, Term: 4, Recovering: true, MissingNodes: []string{"b"},
 				Voters: []string{"b", "host-5"}, Members: api.MemberCounts{Alive: 2, Left: 1}, Instances: map[string]uint32{"stopped": 2, "running": 5}, Version: "v1",
 			})
+		},
+		"modules": func(w io.Writer) error {
+			return moduleTable(w, []api.Module{
+				{ModuleHash: "sha256:" + strings.Repeat("ab", 32), SizeBytes: 156 << 10, Nodes: []string{"b", "host-5"}, Instances: 3, LiveInstances: 2, StoredAt: ago(time.Hour)},
+				{ModuleHash: "sha256:" + strings.Repeat("cd", 32), Instances: 1, LiveInstances: 1},
+			}, now)
 		},
 		"event": func(w io.Writer) error {
 			return printEvent(w, api.Event{

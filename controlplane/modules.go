@@ -26,7 +26,7 @@ const (
 	// askModulesAtOnce is how many nodes are asked about modules at the same time, and
 	// askModulesTimeout how long each may take.
 	askModulesAtOnce  = 32
-	askModulesTimeout = 5 * time.Second
+	askModulesTimeout = 3 * time.Second
 	// repairAtOnce is how many modules are on their way at the leader's word: few, for starts go first.
 	repairAtOnce = 4
 	// repairTimeout ends a fetch; what came is kept, and the next one goes on from there. It is what the

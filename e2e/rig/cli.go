@@ -78,7 +78,7 @@ func (n *Node) Command(ctx context.Context, args ...string) *exec.Cmd {
 
 // commandLength returns how many words name the command: flags come after them.
 func commandLength(args []string) int {
-	if len(args) > 1 && args[0] == "node" {
+	if len(args) > 1 && (args[0] == "node" || args[0] == "module") {
 		return 2
 	}
 	return 1
