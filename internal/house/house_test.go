@@ -38,6 +38,7 @@ var rooms = map[string]room{
 	"cluster":      {[]string{"raftfsm", "rpc", "proto"}, "who is here and who leads has nothing to do with what runs"},
 	"runtime":      {nil, "it runs one guest and knows of no cluster"},
 	"modulestore":  {[]string{"proto"}, "it keeps bytes by their hash"},
+	"journal":      {[]string{"proto"}, "it keeps records that others make, and decides nothing by them"},
 	"raftfsm":      {[]string{"proto"}, "what every voter applies alike must depend on nothing that differs between them"},
 	"fact":         {[]string{"proto"}, "pure data: no clock, no I/O, no goroutine"},
 	"rpc":          {[]string{"proto"}, "it carries messages and knows none of their meanings"},
