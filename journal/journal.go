@@ -113,7 +113,7 @@ type group struct {
 	tried  chan struct{} // closed once it is known how the first attempt to write it ended
 }
 
-// Ticket is the claim that an entry comes to disk.
+// Ticket is the claim that an entry comes to disk. The zero one is of no entry, for which nobody waits.
 type Ticket struct {
 	journal *Journal
 	group   *group
@@ -218,7 +218,7 @@ func (j *Journal) ticketLocked() Ticket {
 // Wait returns once the entry, and everything before it, is on disk; or it says why that can't be. After an
 // error of the disk the entry stays in memory and is tried again: another Wait tells how that went.
 func (t Ticket) Wait(ctx context.Context) error {
-	if t.err != nil {
+	if t.group == nil {
 		return t.err
 	}
 	if done, err := t.state(); done || err != nil {

@@ -28,6 +28,8 @@ func record(id string, generation, revision uint64) *pb.Instance {
 			Name:             "ticker",
 			ModuleHash:       "sha256:" + strings.Repeat("0123456789abcdef", 4),
 			Args:             []string{"--every", "1s"},
+			Env:              map[string]string{"LISTEN": "127.0.0.1:8080", "GREETING": "hello from a guest"},
+			Constraints:      map[string]string{"zone": "eu-1"},
 			RestartPolicy:    &pb.RestartPolicy{PolicyType: pb.PolicyType_POLICY_TYPE_ALWAYS},
 			MemoryLimitBytes: 64 << 20,
 		},
@@ -37,6 +39,7 @@ func record(id string, generation, revision uint64) *pb.Instance {
 		PlacedAt:   &timestamppb.Timestamp{Seconds: 1_700_000_000, Nanos: 2},
 		StartedAt:  &timestamppb.Timestamp{Seconds: 1_700_000_001, Nanos: 3},
 		Generation: generation, Revision: revision,
+		LastError: "exit code 1",
 	}
 }
 

@@ -29,6 +29,9 @@ func (j *Journal) Run(ctx context.Context) error {
 	case err := <-done:
 		return err
 	case <-hung.C:
+		j.mu.Lock()
+		j.closed = true
+		j.mu.Unlock()
 		return fmt.Errorf("journal: the disk of %s has not answered for %s; the last entries may be lost", j.path, j.cfg.FlushTimeout)
 	}
 }
