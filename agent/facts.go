@@ -121,6 +121,16 @@ func (f *facts) get(id string) *pb.Instance {
 	return nil
 }
 
+// seqOf returns the seq of an instance's newest change.
+func (f *facts) seqOf(id string) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r := f.rows[id]; r != nil {
+		return r.seq
+	}
+	return f.seq
+}
+
 // movedAway says whether this generation of an instance was here and was given away.
 func (f *facts) movedAway(id string, generation uint64) bool {
 	f.mu.Lock()

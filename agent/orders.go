@@ -110,6 +110,9 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 	case a.facts.movedAway(id, generation):
 		return admission{failure: rpc.Errorf(rpc.InvalidRequest, "instance %s was moved away from node %s in generation %d", id, a.cfg.NodeName, generation)}
 	}
+	if so.GetStopped() {
+		return admission{rec: a.takeStoppedLocked(spec, so)}
+	}
 	if failure := a.roomLocked(spec, before); failure != nil {
 		return admission{failure: failure}
 	}
@@ -124,6 +127,14 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 	a.work.Add(1)
 	go a.supervise(i)
 	return admission{instance: i}
+}
+
+// takeStoppedLocked takes an instance over that was stopped while its node could not be reached.
+func (a *Agent) takeStoppedLocked(spec *pb.InstanceSpec, so *pb.StartOrder) *pb.Instance {
+	rec := stopped(a.acceptLocked(spec, so))
+	a.facts.put(rec, a.event(eventStopped, rec, map[string]string{"reason": "request"}))
+	a.retainLocked(tombed{id: rec.GetInstanceId(), generation: rec.GetGeneration(), at: time.Now()})
+	return rec
 }
 
 // roomLocked says why there is no room for one more instance; nil if there is. An instance that is

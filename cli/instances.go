@@ -120,6 +120,9 @@ func stopCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			for _, note := range resp.GetNotes() {
+				c.note("%s", note)
+			}
 			return printInstances(c.out(), c.json, api.FromInstances(resp.GetInstances()))
 		}),
 	}

@@ -109,7 +109,7 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 			s.view.settled(i)
 		}
 	}
-	s.record.RecordEvent(&pb.Event{
+	s.local.RecordEvent(&pb.Event{
 		Type: "instance.relocated", NodeId: reserved.GetNodeId(), InstanceId: i.GetInstanceId(), Name: i.GetSpec().GetName(),
 		Details: map[string]string{"from": i.GetNodeName(), "to": reserved.GetNodeName(), "reason": "drain"},
 	})

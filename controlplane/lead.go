@@ -202,8 +202,9 @@ func (s *Server) missing(l *lead) []string {
 }
 
 // collect raises the term at every agent and asks what it runs, until the leadership ends: first
-// all that are there, then whoever joins, returns or did not answer. It closes recovered when all
-// live nodes have answered, or refused the connection, or the recovery window is over.
+// all that are there, then whoever joins, returns or did not answer. When all live nodes
+// have answered, or refused the connection, or the recovery window is over, it asks the other voters
+// about those that have not, and closes recovered.
 func (s *Server) collect(l *lead) {
 	window := time.NewTimer(s.cfg.RecoveryWindow)
 	defer window.Stop()
@@ -212,6 +213,13 @@ func (s *Server) collect(l *lead) {
 	defer func() { _ = g.Wait() }() // asks return nothing: what failed is asked again
 
 	recovered := sync.OnceFunc(func() { close(l.recovered) })
+	var copied <-chan struct{} // closed when the other voters have told of those that did not answer
+	asked := false             // they are asked once
+	defer func() {
+		if copied != nil {
+			<-copied
+		}
+	}()
 	answered := make(chan struct{}, 1) // a token is enough: the loop looks at all
 	for {
 		changed := s.cluster.Changed()
@@ -234,17 +242,22 @@ func (s *Server) collect(l *lead) {
 			}
 		}
 		var again <-chan time.Time
-		if pending == 0 {
-			recovered()
-		} else {
+		if pending > 0 {
 			again = time.After(collectAgain)
+		} else if !asked {
+			copied, asked = s.collectCopies(l), true
 		}
 		select {
+		case <-copied:
+			recovered()
+			copied = nil
 		case <-answered:
 		case <-changed:
 		case <-again:
 		case <-window.C:
-			recovered()
+			if !asked {
+				copied, asked = s.collectCopies(l), true
+			}
 		case <-l.ctx.Done():
 			return
 		}

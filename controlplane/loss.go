@@ -241,7 +241,7 @@ func (s *Server) declareLost(l *lead, m cluster.Member) {
 	s.clusterEvent("node.lost", m.NodeID, m.Name, nil)
 	for _, i := range ran {
 		if i.GetSpec().GetRestartPolicy().GetPolicyType() == pb.PolicyType_POLICY_TYPE_NEVER {
-			s.record.RecordEvent(&pb.Event{
+			s.local.RecordEvent(&pb.Event{
 				Type: "instance.lost", NodeId: m.NodeID, InstanceId: i.GetInstanceId(), Name: i.GetSpec().GetName(),
 				Details: map[string]string{"reason": "its node " + m.Name + " was lost, and its restart policy is never"},
 			})

@@ -16,7 +16,7 @@ func TestLostNodesInstancesBecomeNobodysAndStaySoUntilTheyRunElsewhere(t *testin
 		restarting = pb.InstanceStatus_INSTANCE_STATUS_RESTARTING
 		gone       = pb.InstanceStatus_INSTANCE_STATUS_LOST
 	)
-	v := newView()
+	v := newView("me")
 	kept := withPolicy(instance("kept", "n1", 1, 2, running), pb.PolicyType_POLICY_TYPE_ALWAYS)
 	never := withPolicy(instance("never", "n1", 1, 2, running), pb.PolicyType_POLICY_TYPE_NEVER)
 	v.replace("n1", position{"boot", 5}, []*pb.Instance{kept, never, instance("ended", "n1", 1, 3, stopped)})
@@ -74,7 +74,7 @@ func TestLostNodesInstancesBecomeNobodysAndStaySoUntilTheyRunElsewhere(t *testin
 
 // An order to the next node may have arrived before that one is lost as well.
 func TestReservationOnALostNodeGoesOnInTheNextGeneration(t *testing.T) {
-	v := newView()
+	v := newView("me")
 	kept := withPolicy(instance("kept", "n1", 1, 2, running), pb.PolicyType_POLICY_TYPE_ALWAYS)
 	v.put(kept)
 	v.setEpochs([]*pb.Node{{NodeId: "n1", Epoch: 1}})

@@ -36,7 +36,7 @@ func (s *Server) QueryInstance(ctx context.Context, req *pb.QueryInstanceRequest
 	if err != nil {
 		return nil, refError(err)
 	}
-	return &pb.QueryInstanceResponse{Instance: i}, nil
+	return &pb.QueryInstanceResponse{Instance: s.durable([]*pb.Instance{i})[0]}, nil
 }
 
 // ListInstances streams instances, oldest first. The first page is there even if it is empty.
@@ -52,7 +52,7 @@ func (s *Server) ListInstances(req *pb.ListInstancesRequest, stream pb.ControlPl
 		}
 	}
 	first := &pb.ListInstancesResponse{Recovering: l.recovering(), MissingNodes: s.missing(l)}
-	found := s.view.list(req, nodeID)
+	found := s.durable(s.view.list(req, nodeID))
 	first.Instances = found[:min(pageSize, len(found))]
 	if err := stream.Send(first); err != nil {
 		return err

@@ -70,7 +70,7 @@ func (s *Server) relocateOne(l *lead, i *pb.Instance) {
 		s.cfg.Log.Warn("an instance of a lost node could not be started elsewhere; trying again", "instance_id", id, "name", i.GetSpec().GetName(), "node", reserved.GetNodeName(), "err", call.failure.GetMessage())
 		return
 	}
-	s.record.RecordEvent(&pb.Event{
+	s.local.RecordEvent(&pb.Event{
 		Type: "instance.relocated", NodeId: reserved.GetNodeId(), InstanceId: id, Name: i.GetSpec().GetName(),
 		Details: map[string]string{"to": reserved.GetNodeName(), "reason": i.GetLastError()},
 	})

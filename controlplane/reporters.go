@@ -50,6 +50,14 @@ func (r *reporters) hear(nodeID string, life int) bool {
 	return true
 }
 
+// silence returns for how long nothing has come from a node, if anything ever did.
+func (r *reporters) silence(nodeID string) (_ time.Duration, ever bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at, ever := r.heard[nodeID]
+	return time.Since(at), ever
+}
+
 // reporting says whether a stream of the node is open and has not been silent for too long.
 func (r *reporters) reporting(nodeID string) bool {
 	r.mu.Lock()

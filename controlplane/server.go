@@ -67,9 +67,14 @@ type Cluster interface {
 
 var _ Cluster = (*cluster.Cluster)(nil)
 
-// EventRecorder takes an event of this node into the stream that all voters hear.
-type EventRecorder interface {
+// LocalAgent is what the control plane needs of the agent of its own node.
+type LocalAgent interface {
+	// RecordEvent takes an event of this node into the stream that all voters hear.
 	RecordEvent(e *pb.Event)
+	// Witnessed says whether a voter on another node has the newest record of an instance of this node.
+	Witnessed(instanceID string) bool
+	// WaitWitnessed waits until such a voter has all of this node, where there is one.
+	WaitWitnessed(ctx context.Context) error
 }
 
 // Server is one node's part of the control plane: it gathers facts while it is a voter, and acts on
@@ -81,7 +86,7 @@ type Server struct {
 	cluster Cluster
 	fsm     *raftfsm.FSM
 	peers   *rpc.Peers
-	record  EventRecorder
+	local   LocalAgent
 
 	view      *view
 	events    *eventLog
@@ -92,14 +97,14 @@ type Server struct {
 }
 
 // New returns a control plane that does nothing before Run.
-func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, record EventRecorder) *Server {
+func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, local LocalAgent) *Server {
 	return &Server{
 		cfg:     cfg.withDefaults(),
 		cluster: c,
 		fsm:     fsm,
 		peers:   peers,
-		record:  record,
-		view:    newView(),
+		local:   local,
+		view:    newView(cfg.NodeID),
 		events:  newEventLog(),
 	}
 }
@@ -169,7 +174,7 @@ func refError(err error) error {
 
 // clusterEvent tells all voters of something that happened to the cluster.
 func (s *Server) clusterEvent(kind, nodeID, name string, details map[string]string) {
-	s.record.RecordEvent(&pb.Event{Type: kind, NodeId: nodeID, Name: name, Details: details})
+	s.local.RecordEvent(&pb.Event{Type: kind, NodeId: nodeID, Name: name, Details: details})
 }
 
 // whileLeading returns a context that ends with the call or with the leadership, whichever is first.

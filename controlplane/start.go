@@ -64,6 +64,7 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 			resp.Instances = append(resp.Instances, call.instance)
 		}
 	}
+	s.durable(resp.GetInstances())
 	return resp, nil
 }
 
@@ -263,6 +264,9 @@ func (s *Server) orderStart(ctx context.Context, l *lead, nodeID string, spec *p
 	resp, err := agent.StartInstance(ctx, &pb.NodeAgentServiceStartInstanceRequest{
 		Fence: s.fenceFor(l, nodeID), Spec: spec, Orders: orders, ModuleSources: sources,
 	})
+	if err == nil && nodeID == s.cfg.NodeID {
+		err = s.local.WaitWitnessed(ctx) // else it would die with this host, unseen
+	}
 	if err != nil {
 		return startOutcome{err: err}
 	}

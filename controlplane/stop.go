@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/wasmatrix/wasmatrix/cluster"
@@ -11,8 +12,8 @@ import (
 )
 
 // StopInstance stops what the references stand for. Those that have ended already are answered as
-// they are. If a node can't be reached, the others are stopped all the same, and the error says
-// which instances may still run.
+// they are. One whose node can't be reached counts as stopped from now on, and its node ends it when it
+// is back: the answer's notes say so.
 func (s *Server) StopInstance(ctx context.Context, req *pb.StopInstanceRequest) (*pb.StopInstanceResponse, error) {
 	l, err := s.leading()
 	if err != nil {
@@ -41,11 +42,12 @@ func (s *Server) StopInstance(ctx context.Context, req *pb.StopInstanceRequest) 
 			resp.Instances = append(resp.Instances, i)
 		}
 	}
-	stopped, err := s.stopOnNodes(ctx, l, byNode)
-	resp.Instances = append(resp.Instances, stopped...)
+	stopped, notes, err := s.stopOnNodes(ctx, l, byNode)
+	resp.Instances, resp.Notes = append(resp.Instances, stopped...), notes
 	if err != nil {
 		return nil, err
 	}
+	s.durable(resp.GetInstances())
 	return resp, nil
 }
 
@@ -115,20 +117,23 @@ func (s *Server) waitStarted(ctx context.Context, l *lead, id string) error {
 	}
 }
 
-// stopOnNodes stops live instances, the nodes in parallel, and returns their records after it.
-func (s *Server) stopOnNodes(ctx context.Context, l *lead, byNode map[string][]*pb.Instance) ([]*pb.Instance, error) {
+// stopOnNodes stops live instances, the nodes in parallel, and returns their records after it, with what
+// is to be said of those that can't be reached.
+func (s *Server) stopOnNodes(ctx context.Context, l *lead, byNode map[string][]*pb.Instance) (stopped []*pb.Instance, notes []string, err error) {
 	var (
-		wg      sync.WaitGroup
-		mu      sync.Mutex // guards stopped and failed
-		stopped []*pb.Instance
-		failed  *rpc.Error
+		wg     sync.WaitGroup
+		mu     sync.Mutex // guards stopped, notes and failed
+		failed *rpc.Error
 	)
 	for nodeID, live := range byNode {
 		wg.Go(func() {
-			ended, err := s.stopOnNode(ctx, l, nodeID, live)
+			ended, note, err := s.stopOnNode(ctx, l, nodeID, live)
 			mu.Lock()
 			defer mu.Unlock()
 			stopped = append(stopped, ended...)
+			if note != "" {
+				notes = append(notes, note)
+			}
 			if err != nil && failed == nil {
 				failed = err
 			}
@@ -136,23 +141,27 @@ func (s *Server) stopOnNodes(ctx context.Context, l *lead, byNode map[string][]*
 	}
 	wg.Wait()
 	if failed != nil {
-		return stopped, failed
+		return stopped, notes, failed
 	}
-	return stopped, nil
+	return stopped, notes, nil
 }
 
-func (s *Server) stopOnNode(ctx context.Context, l *lead, nodeID string, live []*pb.Instance) ([]*pb.Instance, *rpc.Error) {
+func (s *Server) stopOnNode(ctx context.Context, l *lead, nodeID string, live []*pb.Instance) (_ []*pb.Instance, note string, _ *rpc.Error) {
 	name := live[0].GetNodeName()
 	m, ok := s.member(nodeID)
 	if !ok || !reachable(m) {
-		return nil, rpc.Errorf(rpc.CommunicationFailure, "%s on node %s could not be stopped: the node is not reachable; stop again when it is back", describe(live), name)
+		taken, err := s.takeStopped(ctx, l, live)
+		if err == nil && name != "" {
+			note = fmt.Sprintf("node %s is not reachable: %s ends there when it is back", name, describe(live))
+		}
+		return taken, note, err
 	}
 	if err := s.orderStop(ctx, l, m, ids(live), false); err != nil {
 		if l.ctx.Err() != nil { // cut short by the end of the leadership
 			err = s.notLeading()
 		}
 		e := rpc.FromError(err)
-		return nil, rpc.Errorf(e.Code, "%s on node %s could not be stopped: %s", describe(live), name, e.Message)
+		return nil, "", rpc.Errorf(e.Code, "%s on node %s could not be stopped: %s", describe(live), name, e.Message)
 	}
 	ended := make([]*pb.Instance, 0, len(live))
 	for _, i := range live {
@@ -161,7 +170,32 @@ func (s *Server) stopOnNode(ctx context.Context, l *lead, nodeID string, live []
 		}
 		ended = append(ended, i)
 	}
-	return ended, nil
+	return ended, "", nil
+}
+
+// takeStopped stops instances that no node has, or one that can't be reached: this node's agent takes
+// them over as stopped in the next generation. That is a fact like any other: other voters hear of it,
+// and what still runs somewhere in a lower generation is a double, to be stopped when it is seen.
+func (s *Server) takeStopped(ctx context.Context, l *lead, live []*pb.Instance) ([]*pb.Instance, *rpc.Error) {
+	taken := make([]*pb.Instance, 0, len(live))
+	for _, i := range live {
+		order := &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: i.GetGeneration() + 1, MovedFrom: i, Stopped: true}
+		if orphan(i) {
+			order.Generation = i.GetGeneration() // nobody has run it yet
+		}
+		out := s.orderStart(ctx, l, s.cfg.NodeID, i.GetSpec(), []*pb.StartOrder{order}, nil)
+		rec := out.instances[i.GetInstanceId()]
+		if rec == nil {
+			if l.ctx.Err() != nil {
+				out.err = s.notLeading()
+			}
+			e := rpc.FromError(out.err)
+			return taken, rpc.Errorf(e.Code, "%s could not be stopped: %s", describe([]*pb.Instance{i}), e.Message)
+		}
+		s.view.put(rec)
+		taken = append(taken, rec)
+	}
+	return taken, nil
 }
 
 // orderStop has an agent stop instances and takes its records into the view. With moved, the agent
@@ -177,6 +211,11 @@ func (s *Server) orderStop(ctx context.Context, l *lead, m cluster.Member, insta
 	}
 	if moved {
 		return nil
+	}
+	if m.NodeID == s.cfg.NodeID { // a stop must not come back with another leader either
+		if err := s.local.WaitWitnessed(ctx); err != nil {
+			return err
+		}
 	}
 	known := map[string]struct{}{}
 	for _, i := range resp.GetInstances() {

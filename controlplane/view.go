@@ -14,6 +14,8 @@ import (
 
 // view is what this node knows of all instances: a cache of what their agents said.
 type view struct {
+	self string // this node's id
+
 	mu sync.RWMutex // guards all below
 
 	index *fact.Index
@@ -33,8 +35,9 @@ type position struct {
 	Seq    uint64
 }
 
-func newView() *view {
+func newView(self string) *view {
 	return &view{
+		self:    self,
 		index:   fact.NewIndex(),
 		nodes:   map[string]position{},
 		epochs:  map[string]uint64{},
@@ -100,6 +103,7 @@ func (v *view) put(instances ...*pb.Instance) {
 }
 
 func (v *view) putLocked(i *pb.Instance) {
+	v.witnessLocked(i)
 	if v.takenLocked(i) {
 		v.orphanLocked(i)
 		return

@@ -71,7 +71,7 @@ func (h history) delta(from, to uint64) (changed []*pb.Instance, removed []strin
 // However reports are lost, repeated or late, a view that was not told of a gap is the agent's own.
 func TestViewIsTheAgentsStoryWhateverReportsAreLostOrRepeated(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		v, h := newView(), drawHistory(t, "n")
+		v, h := newView("me"), drawHistory(t, "n")
 		last := uint64(len(h.records) - 1)
 		v.replace("n", position{"boot", 0}, nil)
 		for range rapid.IntRange(1, 20).Draw(t, "messages") {
@@ -106,7 +106,7 @@ func TestViewIsTheAgentsStoryWhateverReportsAreLostOrRepeated(t *testing.T) {
 }
 
 func TestNewLifeOfAnAgentDropsTheRowsOfTheOldOne(t *testing.T) {
-	v := newView()
+	v := newView("me")
 	v.replace("n", position{"first", 7}, []*pb.Instance{instance("a", "n", 1, 1, running)})
 	if v.advance("n", 7, position{"second", 8}, nil, nil) {
 		t.Fatal("a new life went on where the old one ended")
@@ -121,7 +121,7 @@ func TestInstanceThatRunsTwiceIsFoundInEitherOrder(t *testing.T) {
 	older, newer := instance("a", "n1", 1, 1, running), instance("a", "n2", 2, 1, running)
 	for name, order := range map[string][]*pb.Instance{"older first": {older, newer}, "newer first": {newer, older}} {
 		t.Run(name, func(t *testing.T) {
-			v := newView()
+			v := newView("me")
 			v.put(order...)
 			if v.get("a") != newer {
 				t.Fatal("the lower generation stayed")
@@ -140,7 +140,7 @@ func TestInstanceThatRunsTwiceIsFoundInEitherOrder(t *testing.T) {
 
 // A reservation stands for a start that may fail: it must not end the instance that it would replace.
 func TestReservationCountsButEndsNobody(t *testing.T) {
-	v := newView()
+	v := newView("me")
 	old := instance("a", "n1", 1, 1, running)
 	v.put(old)
 	moved := reservation("a", old.GetSpec(), candidate{NodeID: "n2"}, 2)

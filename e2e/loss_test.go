@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +31,13 @@ func loseAndReturn(t *testing.T, c *rig.Cluster, lost *rig.Node) {
 	}
 	kept := byID(c.Any().Run("--name", "kept-"+lost.Name, "--count", "9", "--restart", "always", actor(t), "--", "forever"))
 	once := byID(c.Any().Run("--name", "once-"+lost.Name, "--count", "3", "--restart", "never", actor(t), "--", "forever"))
+	for _, all := range []map[string]rig.Instance{kept, once, byID(c.Any().PS())} {
+		for id, i := range all {
+			if i.Status == "running" && i.Durability != "witnessed" {
+				t.Errorf("%s on %s is acknowledged and its durability is %q", id, i.NodeName, i.Durability)
+			}
+		}
+	}
 	lost.Kill()
 	killed := time.Now()
 	asked := c.Any()
@@ -102,6 +111,49 @@ func TestFrozenNodeStopsWhatWasTakenOver(t *testing.T) {
 			return err
 		}
 		return sameFacts(byID(listed), before)
+	})
+}
+
+// A stop holds from the moment it is acknowledged, also of what nobody can reach just then, and under the
+// next leader.
+func TestStopOnAnUnreachableNodeTakesEffectAtItsReturn(t *testing.T) {
+	t.Parallel()
+	c := product.Form(t, 3, "--node-loss-grace", "5m")
+	waitVoters(t, c, 3)
+	away := c.Followers()[0]
+	kept := c.Any().Run("--name", "kept", "--count", "3", "--restart", "always", actor(t), "--", "forever")
+	there := slices.IndexFunc(kept, func(i rig.Instance) bool { return i.NodeName == away.Name })
+	away.Pause()
+	leader := c.Leader()
+	rig.Wait(t, "the frozen node to be seen dead", time.Minute, func() error {
+		members, err := leader.TryMembers()
+		if err != nil {
+			return err
+		}
+		return rig.Want("its state", members[away.Name].State, "dead")
+	})
+	r := leader.CLI("stop", kept[there].InstanceID)
+	if r.Code != 0 || !strings.Contains(r.Stderr, away.Name+" is not reachable") {
+		t.Fatalf("exit code %d, stderr %q; want 0 and a word about %s", r.Code, r.Stderr, away.Name)
+	}
+	leader.Kill() // two of three are gone: one that is frozen goes on, or nobody leads
+	away.Continue()
+	rest := slices.DeleteFunc(slices.Clone(c.Followers()), func(n *rig.Node) bool { return n == away })
+	rig.Wait(t, "the stop to take effect", 30*time.Second, func() error {
+		for _, n := range append(rest, away) {
+			listed, err := n.TryPS("-a")
+			if err != nil {
+				return err
+			}
+			if i := byID(listed)[kept[there].InstanceID]; i.Status != "stopped" {
+				return fmt.Errorf("%s lists it as %s on %s", n.Name, i.Status, i.NodeName)
+			}
+		}
+		running, err := away.Metric(`wasmatrix_instances{status="running"}`)
+		if err != nil {
+			return err
+		}
+		return rig.Want("what runs on "+away.Name, running, 0)
 	})
 }
 

@@ -9,6 +9,7 @@ package wasmatrixv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -247,7 +248,9 @@ func (x *StopInstanceRequest) GetRefs() []string {
 type StopInstanceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The instances after the stop, also those that had ended before.
-	Instances     []*Instance `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
+	Instances []*Instance `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
+	// What the caller should know, in sentences: of nodes that hear of the stop only later.
+	Notes         []string `protobuf:"bytes,2,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -285,6 +288,13 @@ func (*StopInstanceResponse) Descriptor() ([]byte, []int) {
 func (x *StopInstanceResponse) GetInstances() []*Instance {
 	if x != nil {
 		return x.Instances
+	}
+	return nil
+}
+
+func (x *StopInstanceResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -507,7 +517,9 @@ type RegisterNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// The cluster that the node belongs to; empty on its first join.
-	ClusterId     string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterId string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// What ran on the node before it restarted, by generation, and is to run again.
+	Resuming      map[string]uint64 `protobuf:"bytes,3,rep,name=resuming,proto3" json:"resuming,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,12 +568,22 @@ func (x *RegisterNodeRequest) GetClusterId() string {
 	return ""
 }
 
+func (x *RegisterNodeRequest) GetResuming() map[string]uint64 {
+	if x != nil {
+		return x.Resuming
+	}
+	return nil
+}
+
 type RegisterNodeResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// The node's epoch. If it is higher than the one the node remembers, it was declared lost.
-	Epoch         uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Term          uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Term  uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	// Of those that are to run again, the ones that the cluster knows in a higher generation: they were
+	// stopped or started elsewhere meanwhile.
+	Superseded    []string `protobuf:"bytes,4,rep,name=superseded,proto3" json:"superseded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -615,6 +637,13 @@ func (x *RegisterNodeResponse) GetTerm() uint64 {
 		return x.Term
 	}
 	return 0
+}
+
+func (x *RegisterNodeResponse) GetSuperseded() []string {
+	if x != nil {
+		return x.Superseded
+	}
+	return nil
 }
 
 // ReportStatusRequest is one message of an agent's report. The first on a stream is a hello without
@@ -1477,6 +1506,139 @@ func (x *CheckNodeResponse) GetAnswered() bool {
 	return false
 }
 
+type ListCopiesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeIds       []string               `protobuf:"bytes,1,rep,name=node_ids,json=nodeIds,proto3" json:"node_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCopiesRequest) Reset() {
+	*x = ListCopiesRequest{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCopiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCopiesRequest) ProtoMessage() {}
+
+func (x *ListCopiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCopiesRequest.ProtoReflect.Descriptor instead.
+func (*ListCopiesRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListCopiesRequest) GetNodeIds() []string {
+	if x != nil {
+		return x.NodeIds
+	}
+	return nil
+}
+
+// ListCopiesResponse is a piece of what is known of one node, or of the instances that no node has any
+// more, which come without a node id.
+type ListCopiesResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// How far the story of that node's agent is known.
+	BootId string `protobuf:"bytes,2,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Seq    uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	// For how long nothing has come from it.
+	SilentFor *durationpb.Duration `protobuf:"bytes,4,opt,name=silent_for,json=silentFor,proto3" json:"silent_for,omitempty"`
+	Instances []*Instance          `protobuf:"bytes,5,rep,name=instances,proto3" json:"instances,omitempty"`
+	// More of the same node follows.
+	More          bool `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCopiesResponse) Reset() {
+	*x = ListCopiesResponse{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCopiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCopiesResponse) ProtoMessage() {}
+
+func (x *ListCopiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCopiesResponse.ProtoReflect.Descriptor instead.
+func (*ListCopiesResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListCopiesResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *ListCopiesResponse) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *ListCopiesResponse) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *ListCopiesResponse) GetSilentFor() *durationpb.Duration {
+	if x != nil {
+		return x.SilentFor
+	}
+	return nil
+}
+
+func (x *ListCopiesResponse) GetInstances() []*Instance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *ListCopiesResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 type FollowLogsRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Ref    string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -1489,7 +1651,7 @@ type FollowLogsRequest struct {
 
 func (x *FollowLogsRequest) Reset() {
 	*x = FollowLogsRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1663,7 @@ func (x *FollowLogsRequest) String() string {
 func (*FollowLogsRequest) ProtoMessage() {}
 
 func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1676,7 @@ func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsRequest.ProtoReflect.Descriptor instead.
 func (*FollowLogsRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{24}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FollowLogsRequest) GetRef() string {
@@ -1547,7 +1709,7 @@ type FollowLogsResponse struct {
 
 func (x *FollowLogsResponse) Reset() {
 	*x = FollowLogsResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1721,7 @@ func (x *FollowLogsResponse) String() string {
 func (*FollowLogsResponse) ProtoMessage() {}
 
 func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1734,7 @@ func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsResponse.ProtoReflect.Descriptor instead.
 func (*FollowLogsResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{25}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FollowLogsResponse) GetEntries() []*LogEntry {
@@ -1598,7 +1760,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1772,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1785,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{26}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -1658,7 +1820,7 @@ var File_wasmatrix_v1_control_plane_proto protoreflect.FileDescriptor
 
 const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\n" +
-	" wasmatrix/v1/control_plane.proto\x12\fwasmatrix.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18wasmatrix/v1/types.proto\"\x91\x01\n" +
+	" wasmatrix/v1/control_plane.proto\x12\fwasmatrix.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18wasmatrix/v1/types.proto\"\x91\x01\n" +
 	"\x14StartInstanceRequest\x12.\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1a.wasmatrix.v1.InstanceSpecR\x04spec\x12!\n" +
 	"\finstance_ids\x18\x02 \x03(\tR\vinstanceIds\x12&\n" +
@@ -1673,9 +1835,10 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"error_code\x18\x02 \x01(\tR\terrorCode\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\")\n" +
 	"\x13StopInstanceRequest\x12\x12\n" +
-	"\x04refs\x18\x01 \x03(\tR\x04refs\"L\n" +
+	"\x04refs\x18\x01 \x03(\tR\x04refs\"b\n" +
 	"\x14StopInstanceResponse\x124\n" +
-	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\"(\n" +
+	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x12\x14\n" +
+	"\x05notes\x18\x02 \x03(\tR\x05notes\"(\n" +
 	"\x14QueryInstanceRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\"K\n" +
 	"\x15QueryInstanceResponse\x122\n" +
@@ -1689,16 +1852,23 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\n" +
 	"recovering\x18\x02 \x01(\bR\n" +
 	"recovering\x12#\n" +
-	"\rmissing_nodes\x18\x03 \x03(\tR\fmissingNodes\"\\\n" +
+	"\rmissing_nodes\x18\x03 \x03(\tR\fmissingNodes\"\xe6\x01\n" +
 	"\x13RegisterNodeRequest\x12&\n" +
 	"\x04node\x18\x01 \x01(\v2\x12.wasmatrix.v1.NodeR\x04node\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x02 \x01(\tR\tclusterId\"_\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12K\n" +
+	"\bresuming\x18\x03 \x03(\v2/.wasmatrix.v1.RegisterNodeRequest.ResumingEntryR\bresuming\x1a;\n" +
+	"\rResumingEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x7f\n" +
 	"\x14RegisterNodeResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
-	"\x04term\x18\x03 \x01(\x04R\x04term\"\xcb\x02\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x04 \x03(\tR\n" +
+	"superseded\"\xcb\x02\n" +
 	"\x13ReportStatusRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1b\n" +
@@ -1773,7 +1943,17 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x11CheckNodeResponse\x12\x14\n" +
 	"\x05alive\x18\x01 \x01(\bR\x05alive\x12\x1c\n" +
 	"\treporting\x18\x02 \x01(\bR\treporting\x12\x1a\n" +
-	"\banswered\x18\x03 \x01(\bR\banswered\"Q\n" +
+	"\banswered\x18\x03 \x01(\bR\banswered\".\n" +
+	"\x11ListCopiesRequest\x12\x19\n" +
+	"\bnode_ids\x18\x01 \x03(\tR\anodeIds\"\xdc\x01\n" +
+	"\x12ListCopiesResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
+	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x128\n" +
+	"\n" +
+	"silent_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tsilentFor\x124\n" +
+	"\tinstances\x18\x05 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x12\x12\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\"Q\n" +
 	"\x11FollowLogsRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x12\n" +
@@ -1784,7 +1964,7 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\fR\x04line\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xaa\b\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xfd\b\n" +
 	"\x13ControlPlaneService\x12X\n" +
 	"\rStartInstance\x12\".wasmatrix.v1.StartInstanceRequest\x1a#.wasmatrix.v1.StartInstanceResponse\x12U\n" +
 	"\fStopInstance\x12!.wasmatrix.v1.StopInstanceRequest\x1a\".wasmatrix.v1.StopInstanceResponse\x12X\n" +
@@ -1797,6 +1977,8 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x10GetClusterStatus\x12%.wasmatrix.v1.GetClusterStatusRequest\x1a&.wasmatrix.v1.GetClusterStatusResponse\x12R\n" +
 	"\vListMembers\x12 .wasmatrix.v1.ListMembersRequest\x1a!.wasmatrix.v1.ListMembersResponse\x12L\n" +
 	"\tCheckNode\x12\x1e.wasmatrix.v1.CheckNodeRequest\x1a\x1f.wasmatrix.v1.CheckNodeResponse\x12Q\n" +
+	"\n" +
+	"ListCopies\x12\x1f.wasmatrix.v1.ListCopiesRequest\x1a .wasmatrix.v1.ListCopiesResponse0\x01\x12Q\n" +
 	"\n" +
 	"FollowLogs\x12\x1f.wasmatrix.v1.FollowLogsRequest\x1a .wasmatrix.v1.FollowLogsResponse0\x01B\xb5\x01\n" +
 	"\x10com.wasmatrix.v1B\x11ControlPlaneProtoP\x01Z=github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1;wasmatrixv1\xa2\x02\x03WXX\xaa\x02\fWasmatrix.V1\xca\x02\fWasmatrix\\V1\xe2\x02\x18Wasmatrix\\V1\\GPBMetadata\xea\x02\rWasmatrix::V1b\x06proto3"
@@ -1813,7 +1995,7 @@ func file_wasmatrix_v1_control_plane_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_control_plane_proto_rawDescData
 }
 
-var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*StartInstanceRequest)(nil),     // 0: wasmatrix.v1.StartInstanceRequest
 	(*StartInstanceResponse)(nil),    // 1: wasmatrix.v1.StartInstanceResponse
@@ -1839,69 +2021,78 @@ var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*Member)(nil),                   // 21: wasmatrix.v1.Member
 	(*CheckNodeRequest)(nil),         // 22: wasmatrix.v1.CheckNodeRequest
 	(*CheckNodeResponse)(nil),        // 23: wasmatrix.v1.CheckNodeResponse
-	(*FollowLogsRequest)(nil),        // 24: wasmatrix.v1.FollowLogsRequest
-	(*FollowLogsResponse)(nil),       // 25: wasmatrix.v1.FollowLogsResponse
-	(*LogEntry)(nil),                 // 26: wasmatrix.v1.LogEntry
-	nil,                              // 27: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	nil,                              // 28: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	nil,                              // 29: wasmatrix.v1.Member.LabelsEntry
-	(*InstanceSpec)(nil),             // 30: wasmatrix.v1.InstanceSpec
-	(*Instance)(nil),                 // 31: wasmatrix.v1.Instance
-	(*Node)(nil),                     // 32: wasmatrix.v1.Node
-	(*Event)(nil),                    // 33: wasmatrix.v1.Event
-	(*NodeLoad)(nil),                 // 34: wasmatrix.v1.NodeLoad
-	(*timestamppb.Timestamp)(nil),    // 35: google.protobuf.Timestamp
+	(*ListCopiesRequest)(nil),        // 24: wasmatrix.v1.ListCopiesRequest
+	(*ListCopiesResponse)(nil),       // 25: wasmatrix.v1.ListCopiesResponse
+	(*FollowLogsRequest)(nil),        // 26: wasmatrix.v1.FollowLogsRequest
+	(*FollowLogsResponse)(nil),       // 27: wasmatrix.v1.FollowLogsResponse
+	(*LogEntry)(nil),                 // 28: wasmatrix.v1.LogEntry
+	nil,                              // 29: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	nil,                              // 30: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	nil,                              // 31: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	nil,                              // 32: wasmatrix.v1.Member.LabelsEntry
+	(*InstanceSpec)(nil),             // 33: wasmatrix.v1.InstanceSpec
+	(*Instance)(nil),                 // 34: wasmatrix.v1.Instance
+	(*Node)(nil),                     // 35: wasmatrix.v1.Node
+	(*Event)(nil),                    // 36: wasmatrix.v1.Event
+	(*NodeLoad)(nil),                 // 37: wasmatrix.v1.NodeLoad
+	(*timestamppb.Timestamp)(nil),    // 38: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 39: google.protobuf.Duration
 }
 var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
-	30, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
-	31, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	33, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
+	34, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
 	2,  // 2: wasmatrix.v1.StartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
-	31, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	31, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
-	31, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
-	32, // 6: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
-	31, // 7: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
-	33, // 8: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
-	34, // 9: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
-	31, // 10: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
-	2,  // 11: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
-	35, // 12: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	33, // 13: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
-	27, // 14: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	28, // 15: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	21, // 16: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
-	29, // 17: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
-	26, // 18: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	35, // 19: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	0,  // 20: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
-	3,  // 21: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
-	5,  // 22: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
-	7,  // 23: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
-	9,  // 24: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
-	11, // 25: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
-	13, // 26: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
-	15, // 27: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
-	17, // 28: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
-	19, // 29: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
-	22, // 30: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
-	24, // 31: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
-	1,  // 32: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
-	4,  // 33: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
-	6,  // 34: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
-	8,  // 35: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
-	10, // 36: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
-	12, // 37: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
-	14, // 38: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
-	16, // 39: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
-	18, // 40: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
-	20, // 41: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
-	23, // 42: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
-	25, // 43: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
-	32, // [32:44] is the sub-list for method output_type
-	20, // [20:32] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	34, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	34, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
+	34, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
+	35, // 6: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
+	29, // 7: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	34, // 8: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
+	36, // 9: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
+	37, // 10: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
+	34, // 11: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
+	2,  // 12: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
+	38, // 13: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	36, // 14: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
+	30, // 15: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	31, // 16: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	21, // 17: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
+	32, // 18: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
+	39, // 19: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
+	34, // 20: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
+	28, // 21: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	38, // 22: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	0,  // 23: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
+	3,  // 24: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
+	5,  // 25: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
+	7,  // 26: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
+	9,  // 27: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
+	11, // 28: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
+	13, // 29: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
+	15, // 30: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
+	17, // 31: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
+	19, // 32: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
+	22, // 33: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
+	24, // 34: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
+	26, // 35: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
+	1,  // 36: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
+	4,  // 37: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
+	6,  // 38: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
+	8,  // 39: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
+	10, // 40: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
+	12, // 41: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
+	14, // 42: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
+	16, // 43: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
+	18, // 44: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
+	20, // 45: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
+	23, // 46: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
+	25, // 47: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
+	27, // 48: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
+	36, // [36:49] is the sub-list for method output_type
+	23, // [23:36] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_control_plane_proto_init() }
@@ -1916,7 +2107,7 @@ func file_wasmatrix_v1_control_plane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_control_plane_proto_rawDesc), len(file_wasmatrix_v1_control_plane_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

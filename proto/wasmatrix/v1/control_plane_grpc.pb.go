@@ -30,6 +30,7 @@ const (
 	ControlPlaneService_GetClusterStatus_FullMethodName = "/wasmatrix.v1.ControlPlaneService/GetClusterStatus"
 	ControlPlaneService_ListMembers_FullMethodName      = "/wasmatrix.v1.ControlPlaneService/ListMembers"
 	ControlPlaneService_CheckNode_FullMethodName        = "/wasmatrix.v1.ControlPlaneService/CheckNode"
+	ControlPlaneService_ListCopies_FullMethodName       = "/wasmatrix.v1.ControlPlaneService/ListCopies"
 	ControlPlaneService_FollowLogs_FullMethodName       = "/wasmatrix.v1.ControlPlaneService/FollowLogs"
 )
 
@@ -64,6 +65,9 @@ type ControlPlaneServiceClient interface {
 	// CheckNode says what the node that is asked sees of another. It is never forwarded: a leader asks
 	// the other voters before it declares a node lost.
 	CheckNode(ctx context.Context, in *CheckNodeRequest, opts ...grpc.CallOption) (*CheckNodeResponse, error)
+	// ListCopies streams what the node that is asked knows of nodes that can't be asked themselves. It is
+	// never forwarded: a new leader asks the other voters.
+	ListCopies(ctx context.Context, in *ListCopiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListCopiesResponse], error)
 	// FollowLogs streams an instance's output from whichever node it is on. The node that is asked
 	// finds the agent and passes the stream on.
 	FollowLogs(ctx context.Context, in *FollowLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowLogsResponse], error)
@@ -208,9 +212,28 @@ func (c *controlPlaneServiceClient) CheckNode(ctx context.Context, in *CheckNode
 	return out, nil
 }
 
+func (c *controlPlaneServiceClient) ListCopies(ctx context.Context, in *ListCopiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListCopiesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ControlPlaneService_ServiceDesc.Streams[3], ControlPlaneService_ListCopies_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListCopiesRequest, ListCopiesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ControlPlaneService_ListCopiesClient = grpc.ServerStreamingClient[ListCopiesResponse]
+
 func (c *controlPlaneServiceClient) FollowLogs(ctx context.Context, in *FollowLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowLogsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &ControlPlaneService_ServiceDesc.Streams[3], ControlPlaneService_FollowLogs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &ControlPlaneService_ServiceDesc.Streams[4], ControlPlaneService_FollowLogs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -258,6 +281,9 @@ type ControlPlaneServiceServer interface {
 	// CheckNode says what the node that is asked sees of another. It is never forwarded: a leader asks
 	// the other voters before it declares a node lost.
 	CheckNode(context.Context, *CheckNodeRequest) (*CheckNodeResponse, error)
+	// ListCopies streams what the node that is asked knows of nodes that can't be asked themselves. It is
+	// never forwarded: a new leader asks the other voters.
+	ListCopies(*ListCopiesRequest, grpc.ServerStreamingServer[ListCopiesResponse]) error
 	// FollowLogs streams an instance's output from whichever node it is on. The node that is asked
 	// finds the agent and passes the stream on.
 	FollowLogs(*FollowLogsRequest, grpc.ServerStreamingServer[FollowLogsResponse]) error
@@ -303,6 +329,9 @@ func (UnimplementedControlPlaneServiceServer) ListMembers(context.Context, *List
 }
 func (UnimplementedControlPlaneServiceServer) CheckNode(context.Context, *CheckNodeRequest) (*CheckNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckNode not implemented")
+}
+func (UnimplementedControlPlaneServiceServer) ListCopies(*ListCopiesRequest, grpc.ServerStreamingServer[ListCopiesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListCopies not implemented")
 }
 func (UnimplementedControlPlaneServiceServer) FollowLogs(*FollowLogsRequest, grpc.ServerStreamingServer[FollowLogsResponse]) error {
 	return status.Error(codes.Unimplemented, "method FollowLogs not implemented")
@@ -501,6 +530,17 @@ func _ControlPlaneService_CheckNode_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlPlaneService_ListCopies_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListCopiesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlPlaneServiceServer).ListCopies(m, &grpc.GenericServerStream[ListCopiesRequest, ListCopiesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ControlPlaneService_ListCopiesServer = grpc.ServerStreamingServer[ListCopiesResponse]
+
 func _ControlPlaneService_FollowLogs_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(FollowLogsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -567,6 +607,11 @@ var ControlPlaneService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchEvents",
 			Handler:       _ControlPlaneService_WatchEvents_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListCopies",
+			Handler:       _ControlPlaneService_ListCopies_Handler,
 			ServerStreams: true,
 		},
 		{

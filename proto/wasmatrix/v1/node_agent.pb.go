@@ -96,7 +96,10 @@ type StartOrder struct {
 	InstanceId string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	// When the instance was first created, for one that moves; its restarts so far come with it.
-	MovedFrom     *Instance `protobuf:"bytes,3,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
+	MovedFrom *Instance `protobuf:"bytes,3,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
+	// Take the instance over as one that was stopped by request: nothing is run. So a stop outlives that
+	// the instance's own node can't be reached.
+	Stopped       bool `protobuf:"varint,4,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -150,6 +153,13 @@ func (x *StartOrder) GetMovedFrom() *Instance {
 		return x.MovedFrom
 	}
 	return nil
+}
+
+func (x *StartOrder) GetStopped() bool {
+	if x != nil {
+		return x.Stopped
+	}
+	return false
 }
 
 // ModuleSource is a node that may hold a module.
@@ -712,7 +722,7 @@ const file_wasmatrix_v1_node_agent_proto_rawDesc = "" +
 	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.wasmatrix.v1.InstanceSpecR\x04spec\x120\n" +
 	"\x06orders\x18\x03 \x03(\v2\x18.wasmatrix.v1.StartOrderR\x06orders\x12A\n" +
-	"\x0emodule_sources\x18\x04 \x03(\v2\x1a.wasmatrix.v1.ModuleSourceR\rmoduleSources\"\x84\x01\n" +
+	"\x0emodule_sources\x18\x04 \x03(\v2\x1a.wasmatrix.v1.ModuleSourceR\rmoduleSources\"\x9e\x01\n" +
 	"\n" +
 	"StartOrder\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
@@ -721,7 +731,8 @@ const file_wasmatrix_v1_node_agent_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x125\n" +
 	"\n" +
-	"moved_from\x18\x03 \x01(\v2\x16.wasmatrix.v1.InstanceR\tmovedFrom\"B\n" +
+	"moved_from\x18\x03 \x01(\v2\x16.wasmatrix.v1.InstanceR\tmovedFrom\x12\x18\n" +
+	"\astopped\x18\x04 \x01(\bR\astopped\"B\n" +
 	"\fModuleSource\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x19\n" +
 	"\brpc_addr\x18\x02 \x01(\tR\arpcAddr\"\x95\x01\n" +

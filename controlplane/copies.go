@@ -1,0 +1,158 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/wasmatrix/wasmatrix/cluster"
+	"github.com/wasmatrix/wasmatrix/fact"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+)
+
+// A new leader may have been away, or a voter for a short time only, when a node died whose agent
+// nobody can ask any more. So it also asks the other voters for their copies of such nodes.
+
+// copiesTimeout bounds how long a voter may take to tell what it knows: recovery waits for it.
+const copiesTimeout = time.Second
+
+// collectCopies asks all other voters that are there of the nodes that have not answered, and closes the
+// channel when they have told, or the time for it is over.
+func (s *Server) collectCopies(l *lead) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ctx, cancel := context.WithTimeout(l.ctx, copiesTimeout)
+		defer cancel()
+		silent := s.silentNodes(l)
+		var g errgroup.Group
+		for _, id := range s.cluster.Voters() {
+			m, ok := s.member(id)
+			if id == s.cfg.NodeID || !ok || !reachable(m) {
+				continue
+			}
+			g.Go(func() error {
+				if err := s.pullCopies(ctx, m, silent); err != nil {
+					s.cfg.Log.Debug("a voter did not tell what it knows of nodes that are away", "voter", m.Name, "err", err)
+				}
+				return nil
+			})
+		}
+		_ = g.Wait() // without a voter's copies this node's own have to do
+	}()
+	return done
+}
+
+// silentNodes returns the ids of nodes that are registered and have not answered this leader.
+func (s *Server) silentNodes(l *lead) []string {
+	var silent []string
+	for _, n := range s.fsm.Nodes() {
+		if n.GetState() != pb.NodeState_NODE_STATE_LEFT && !l.hasAnswered(n.GetNodeId()) {
+			silent = append(silent, n.GetNodeId())
+		}
+	}
+	return silent
+}
+
+func (s *Server) pullCopies(ctx context.Context, voter cluster.Member, of []string) error {
+	conn, err := s.peers.Conn(voter.RPCAddr)
+	if err != nil {
+		return err
+	}
+	stream, err := pb.NewControlPlaneServiceClient(conn).ListCopies(ctx, &pb.ListCopiesRequest{NodeIds: of})
+	if err != nil {
+		return err
+	}
+	var all []*pb.Instance
+	for {
+		piece, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		all = append(all, piece.GetInstances()...)
+		if piece.GetMore() {
+			continue
+		}
+		if piece.GetNodeId() == "" {
+			s.view.adopt(all)
+		} else if slices.Contains(of, piece.GetNodeId()) && s.knowsMore(piece) {
+			s.view.replace(piece.GetNodeId(), position{piece.GetBootId(), piece.GetSeq()}, all)
+		}
+		all = nil
+	}
+}
+
+// knowsMore says whether a voter's copy of a node is newer than this node's. Of two lives of an agent the
+// one that was heard of last is the later.
+func (s *Server) knowsMore(copied *pb.ListCopiesResponse) bool {
+	ours := s.view.position(copied.GetNodeId())
+	if ours.BootID == copied.GetBootId() {
+		return copied.GetSeq() > ours.Seq
+	}
+	silent, ever := s.reporters.silence(copied.GetNodeId())
+	return !ever || copied.GetSilentFor().AsDuration() < silent
+}
+
+// ListCopies tells what this node knows of nodes that can't be asked themselves.
+func (s *Server) ListCopies(req *pb.ListCopiesRequest, stream pb.ControlPlaneService_ListCopiesServer) error {
+	for _, id := range req.GetNodeIds() {
+		at, all := s.view.copyOf(id)
+		silent, ever := s.reporters.silence(id)
+		if at.BootID == "" || !ever {
+			continue
+		}
+		if err := sendCopies(stream, id, at, silent, all); err != nil {
+			return err
+		}
+	}
+	return sendCopies(stream, "", position{}, 0, s.view.unowned())
+}
+
+func sendCopies(stream pb.ControlPlaneService_ListCopiesServer, nodeID string, at position, silent time.Duration, all []*pb.Instance) error {
+	for first := true; first || len(all) > 0; first = false {
+		n := min(pageSize, len(all))
+		err := stream.Send(&pb.ListCopiesResponse{
+			NodeId: nodeID, BootId: at.BootID, Seq: at.Seq, SilentFor: durationpb.New(silent),
+			Instances: all[:n], More: n < len(all),
+		})
+		if err != nil {
+			return err
+		}
+		all = all[n:]
+	}
+	return nil
+}
+
+// copyOf returns what is known of a node, as its agent told it.
+func (v *view) copyOf(nodeID string) (position, []*pb.Instance) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.nodes[nodeID], slices.DeleteFunc(v.index.OnNode(nodeID), provisional)
+}
+
+// unowned returns the instances that no node has.
+func (v *view) unowned() []*pb.Instance {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.index.OnNode("")
+}
+
+// adopt takes over instances that no node has.
+func (v *view) adopt(all []*pb.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, i := range all {
+		if orphan(i) && v.index.Put(i) && fact.Live(i.GetStatus()) {
+			v.orphans[i.GetInstanceId()] = struct{}{}
+			v.wakeLocked()
+		}
+	}
+}
