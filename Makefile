@@ -17,9 +17,10 @@ VULN     ?= $(TOOL) govulncheck
 E2E       := ./e2e/...
 FUZZ_TIME ?= 10s
 
-# `make chaos CHAOS_ROUNDS=3 CHAOS_SEED=4711` repeats a storm.
+# `make chaos CHAOS_ROUNDS=3 CHAOS_SEED=4711` repeats a storm; CHAOS_FLAGS are those of e2e/chaos/storm_test.go.
 CHAOS_ROUNDS ?= 20
 CHAOS_SEED   ?= 0
+CHAOS_FLAGS  ?=
 
 .DEFAULT_GOAL := build
 .PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e chaos demo bench fuzz clean
@@ -73,7 +74,7 @@ test-e2e: setup ## run real clusters on loopback
 	go test -race -timeout 8m -count=1 -p 1 $(E2E)
 
 chaos: setup ## break a real cluster at random for CHAOS_ROUNDS rounds and look for what is lost or double
-	go test -timeout 0 -count=1 -v -run 'Storm' ./e2e/chaos -chaos.rounds $(CHAOS_ROUNDS) -chaos.seed $(CHAOS_SEED)
+	go test -timeout 0 -count=1 -v -run 'Storm' ./e2e/chaos -chaos.rounds $(CHAOS_ROUNDS) -chaos.seed $(CHAOS_SEED) $(CHAOS_FLAGS)
 
 demo: build ## three real nodes on loopback, the leader killed, nothing left behind
 	@scripts/demo.sh

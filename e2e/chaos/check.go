@@ -34,6 +34,11 @@ func (v Violation) String() string {
 	return fmt.Sprintf("round %d: %s: %s", v.Round, v.Promise, v.Says)
 }
 
+// same says whether another violation is this one, seen in another round.
+func (v Violation) same(other Violation) bool {
+	return v.Promise == other.Promise && v.Instance == other.Instance && (v.Instance != "" || v.Node == other.Node)
+}
+
 // Check returns the promises that were not kept, in the order of the looks that show it.
 func Check(history []Event, promised Promises) []Violation {
 	c := checker{promised: promised, instances: map[string]*instance{}, killed: map[string]time.Time{}, first: map[string]Gauges{}}
@@ -48,7 +53,8 @@ type checker struct {
 	promised  Promises
 	instances map[string]*instance
 	killed    map[string]time.Time // by node: when it was last killed
-	drained   bool                 // since the last look, so that instances may be anywhere
+	moved     bool                 // drains or faults since the last look may have moved instances anywhere
+	changed   time.Time            // when a fault last began or ended
 	first     map[string]Gauges    // by node: at the first look
 	round     int
 	found     []Violation
@@ -78,17 +84,20 @@ func (c *checker) take(e Event) {
 	case Stop:
 		if i := c.instances[e.Instance]; i != nil {
 			i.ending = true
-			i.ended = i.ended || e.Phase == OK
+			i.ended = i.ended || e.Phase == OK && c.holds(e)
 		}
 	case Drain:
-		c.drained = true
+		c.moved = true
 	case Struck:
 		if k := e.Fault.Kind; k == Kill || k == PowerLoss {
 			c.takeKill(e)
 		}
+		c.moved, c.changed = true, e.Time
+	case Undone:
+		c.changed = e.Time
 	case Looked:
 		c.look(e.Seen)
-		c.drained = false
+		c.moved = false
 	}
 }
 
@@ -101,10 +110,19 @@ func (c *checker) takeRun(e Event) {
 	if e.Phase != OK {
 		return
 	}
-	i.acked, i.node = true, e.Node
+	i.acked, i.node, i.excused = true, e.Node, !c.holds(e)
 	if killed, ok := c.killed[e.Node]; ok && !c.promised.OutlivesKill && i.asked.Before(killed) {
 		i.excused = true // it may have been there before the kill
 	}
+}
+
+// unaware is how long a leader may go on as one that is none any more, or is about to be: its lease is
+// shorter, but what it began before it ends later.
+const unaware = 3 * time.Second
+
+// holds says whether what is acknowledged now is promised to hold.
+func (c *checker) holds(e Event) bool {
+	return c.promised.OutlivesCut || c.changed.IsZero() || e.Time.Sub(c.changed) > unaware
 }
 
 func (c *checker) takeKill(e Event) {
@@ -115,7 +133,7 @@ func (c *checker) takeKill(e Event) {
 		return
 	}
 	for _, i := range c.instances {
-		if c.drained || slices.Contains(e.Nodes, i.node) {
+		if c.moved || slices.Contains(e.Nodes, i.node) {
 			i.excused = i.excused || i.acked
 		}
 	}

@@ -155,14 +155,26 @@ func TestCheckExcusesWhatAKilledNodeRanOnlyWhereThatIsNotPromised(t *testing.T) 
 	s.add(Event{What: Run, Phase: OK, Instance: "acked-late", Policy: "always", Node: "n1"})
 	s.look()
 	want(t, Check(s.events, Everything), Lost, Lost)
-	want(t, Check(s.events, Promises{}))
+	want(t, Check(s.events, Promises{OutlivesCut: true}))
 
 	s = honest()
 	s.run("on-other", "n2", "always", OK)
 	s.kill("n1")
 	s.run("after", "n1", "always", OK)
 	s.look()
-	want(t, Check(s.events, Promises{}), Lost, Lost)
+	want(t, Check(s.events, Promises{OutlivesCut: true}), Lost, Lost)
+}
+
+func TestCheckExcusesWhatALeaderSaidThatWasBeingCutOffOnlyWhereThatIsNotPromised(t *testing.T) {
+	s := honest()
+	s.run("before", "n1", "always", OK)
+	s.add(Event{What: Struck, Fault: &Fault{Kind: CutLeader}, Nodes: []string{"n1"}})
+	s.run("during", "n1", "always", OK)
+	s.add(Event{What: Stop, Phase: OK, Instance: "maybe-running"})
+	s.run("after", "n1", "always", OK)
+	s.look()
+	want(t, Check(s.events, Everything), Lost, Lost, Lost, Resurrected)
+	want(t, Check(s.events, Promises{OutlivesKill: true}), Lost, Lost)
 }
 
 func TestCheckFindsGrowth(t *testing.T) {

@@ -91,16 +91,10 @@ func (f *field) one(ctx context.Context) error {
 		if !n.Runs() {
 			return fmt.Errorf("%s: %w", n.Name, errEnded)
 		}
-		resp, err := f.links[n].control.ListMembers(ctx, &pb.ListMembersRequest{Local: true})
-		if err != nil {
-			return fmt.Errorf("members through %s: %w", n.Name, err)
-		}
-		if got := len(resp.GetMembers()); got != len(f.nodes) {
-			return fmt.Errorf("%s sees %d members", n.Name, got)
-		}
-		for _, m := range resp.GetMembers() {
-			if m.GetState() != "alive" {
-				return fmt.Errorf("%s says that %s is %s", n.Name, m.GetName(), m.GetState())
+		// As users are told, and as the node itself sees it. Of drains a node without a vote hears nothing.
+		for _, local := range []bool{false, true} {
+			if err := f.allAlive(ctx, n, local); err != nil {
+				return fmt.Errorf("members through %s, by itself %t: %w", n.Name, local, err)
 			}
 		}
 		status, err := f.links[n].control.GetClusterStatus(ctx, &pb.GetClusterStatusRequest{})
@@ -118,6 +112,22 @@ func (f *field) one(ctx context.Context) error {
 				status.GetLeaderName(), status.GetTerm(), status.GetClusterId(), agreed.GetLeaderName(), agreed.GetTerm(), agreed.GetClusterId())
 		}
 		agreed = status
+	}
+	return nil
+}
+
+func (f *field) allAlive(ctx context.Context, n *rig.Node, local bool) error {
+	resp, err := f.links[n].control.ListMembers(ctx, &pb.ListMembersRequest{Local: local})
+	if err != nil {
+		return err
+	}
+	if got := len(resp.GetMembers()); got != len(f.nodes) {
+		return fmt.Errorf("there are %d", got)
+	}
+	for _, m := range resp.GetMembers() {
+		if state := m.GetState(); state != "alive" && (!local || state != "draining") {
+			return fmt.Errorf("%s is %s", m.GetName(), state)
+		}
 	}
 	return nil
 }

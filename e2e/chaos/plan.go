@@ -107,7 +107,7 @@ func (p planner) round(first Kind) []Fault {
 }
 
 func (p planner) fault(kind Kind) Fault {
-	f := Fault{Kind: kind, At: p.between(0, p.Strike/3), Lasts: p.between(p.Strike/4, p.Strike*2/3)}
+	f := Fault{Kind: kind, At: p.between(0, p.Strike/3), Lasts: p.between(p.Strike/4, p.Strike*5/6)}
 	order := p.Perm(p.Nodes)
 	switch kind {
 	case Pause:

@@ -8,16 +8,18 @@ type Promises struct {
 	Faults []Kind
 	// A node that is started again, or the others, run what it ran when it was killed.
 	OutlivesKill bool
+	// What a leader acknowledges while it is being cut off, and knows nothing of that, holds.
+	OutlivesCut bool
 }
 
 // Demanded is what `make test` holds the product to.
 var Demanded = Today
 
-// Today is what it keeps already: what a killed node ran is gone.
+// Today is what it keeps already: what a killed node ran may be gone.
 var Today = Promises{Faults: slices.Concat(networkFaults, []Kind{Kill, Pause})}
 
 // Everything is what it is to keep in the end.
-var Everything = Promises{Faults: slices.Concat(networkFaults, []Kind{Kill, Pause, PowerLoss}), OutlivesKill: true}
+var Everything = Promises{Faults: slices.Concat(networkFaults, []Kind{Kill, Pause, PowerLoss}), OutlivesKill: true, OutlivesCut: true}
 
 // Kind is a kind of fault.
 type Kind string

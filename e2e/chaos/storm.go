@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -32,11 +33,13 @@ type Storm struct {
 	FormsWithin, SettlesWithin time.Duration
 	// How long each look watches what guests print.
 	Watch time.Duration
+	// It goes on after a violation, and reports each once.
+	GoOn bool
 	// Where the history and the nodes' logs and data are kept.
 	Dir string
 }
 
-// Run runs the storm, and fails the test at the first round after which a promise is not kept.
+// Run runs the storm, and fails the test where a promise is not kept.
 func (s Storm) Run(ctx context.Context, t rig.T) {
 	t.Helper()
 	history, err := NewHistory(filepath.Join(s.Dir, "history.jsonl"))
@@ -65,7 +68,14 @@ func (s Storm) Run(ctx context.Context, t rig.T) {
 	}
 	for _, round := range Plan(s.Seed, s.Shape) {
 		if err := r.round(ctx, round); err != nil {
-			t.Fatal(r.report(round, err))
+			report := r.report(round, err)
+			if err := os.WriteFile(filepath.Join(s.Dir, fmt.Sprintf("report-%d.txt", round.Number)), []byte(report+"\n"), 0o600); err != nil {
+				t.Errorf("%v", err)
+			}
+			if _, judged := errors.AsType[violations](err); !s.GoOn || !judged {
+				t.Fatal(report)
+			}
+			t.Errorf("%s", report)
 		}
 	}
 	t.Logf("%s", summary(history.Events()))
@@ -92,6 +102,9 @@ type keeper struct {
 // TempDir returns a directory that stays.
 func (k keeper) TempDir() string { return k.dir }
 
+// Failed says no, so that nobody prints the logs that stay.
+func (keeper) Failed() bool { return false }
+
 // run is a storm under way.
 type run struct {
 	Storm
@@ -99,6 +112,8 @@ type run struct {
 	field   *field
 	nemesis *nemesis
 	load    *load
+	// What was found in earlier rounds.
+	found []Violation
 }
 
 // round lets the faults happen under load, heals all, and returns an error unless the cluster then keeps
@@ -174,9 +189,12 @@ func (r *run) settled(ctx context.Context, round int) ([]Violation, error) {
 		seen, err := r.field.look(ctx, watched(r.field.history.Events()), r.Watch)
 		if err == nil {
 			look := Event{Time: time.Now(), Round: round, What: Looked, Seen: seen}
-			found := slices.DeleteFunc(Check(append(r.field.history.Events(), look), r.Promises), func(v Violation) bool { return v.Round != round })
+			found := slices.DeleteFunc(Check(append(r.field.history.Events(), look), r.Promises), func(v Violation) bool {
+				return v.Round != round || slices.ContainsFunc(r.found, v.same)
+			})
 			if len(found) == 0 || time.Now().After(end) {
 				r.field.history.Add(look)
+				r.found = append(r.found, found...)
 				return found, nil
 			}
 		} else if ctx.Err() != nil || time.Now().After(end) {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +18,9 @@ var (
 	seed   = flag.Uint64("chaos.seed", 0, "the seed of the storm; 0 draws one")
 	rounds = flag.Int("chaos.rounds", 0, "how many rounds the long storm has; 0 leaves it out")
 	nodes  = flag.Int("chaos.nodes", 5, "how many nodes the long storm has")
+	demand = flag.String("chaos.demand", "everything", "what the long storm holds the product to: everything or today")
+	only   = flag.String("chaos.faults", "", "these kinds of faults only, with commas")
+	goOn   = flag.Bool("chaos.on", false, "go on after a violation")
 	keep   = flag.Bool("chaos.keep", false, "keep history, logs and data of a storm that found nothing, too")
 )
 
@@ -36,16 +40,29 @@ func TestALongStormLeavesNothingLostOrDouble(t *testing.T) {
 	if *rounds == 0 {
 		t.Skip("it takes -chaos.rounds")
 	}
+	promises, known := map[string]Promises{"everything": Everything, "today": Today}[*demand]
+	if !known {
+		t.Fatalf("-chaos.demand %q: want everything or today", *demand)
+	}
+	if *only != "" {
+		promises.Faults = nil
+		for kind := range strings.SplitSeq(*only, ",") {
+			if injectors[Kind(kind)] == nil {
+				t.Fatalf("-chaos.faults: there is no %q", kind)
+			}
+			promises.Faults = append(promises.Faults, Kind(kind))
+		}
+	}
 	storm(t, Storm{
-		Shape:    Shape{Nodes: *nodes, Rounds: *rounds, Strike: 30 * time.Second, LongestPause: time.Minute, Faults: Everything.Faults},
-		Promises: Everything, Clients: 4, CommandTimeout: 10 * time.Second, Aftermath: 5 * time.Second,
+		Shape:    Shape{Nodes: *nodes, Rounds: *rounds, Strike: 30 * time.Second, LongestPause: time.Minute, Faults: promises.Faults},
+		Promises: promises, Clients: 4, CommandTimeout: 10 * time.Second, Aftermath: 5 * time.Second,
 		FormsWithin: 2 * time.Minute, SettlesWithin: time.Minute, Watch: 4 * time.Second,
 	})
 }
 
 func storm(t *testing.T, s Storm) {
 	t.Helper()
-	s.Seed = *seed
+	s.Seed, s.GoOn = *seed, *goOn
 	for s.Seed == 0 {
 		s.Seed = rand.Uint64N(1 << 32) // short enough to be typed
 	}
