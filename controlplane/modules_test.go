@@ -40,14 +40,31 @@ type moduleCluster struct {
 	catalog pb.CatalogServiceClient
 	log     *syncBuffer
 	window  time.Duration // of recovery
+	round   time.Duration
+
+	mu      sync.Mutex // guards what follows
+	voters  []string
+	changed chan struct{}
 }
 
 func (c *moduleCluster) Voters() []string {
-	var ids []string
-	for _, a := range c.agents {
-		ids = append(ids, a.id)
-	}
-	return ids
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.voters
+}
+
+func (c *moduleCluster) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+func (c *moduleCluster) setVoters(ids ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.voters = ids
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 // moduleAgent is a real agent on a real server.
@@ -70,7 +87,7 @@ func (noVoters) Changed() <-chan struct{} { return nil }
 // newModuleCluster starts agents and a leader that looks after their modules all the time.
 func newModuleCluster(t *testing.T, names ...string) *moduleCluster {
 	t.Helper()
-	c, peers := &moduleCluster{t: t, log: &syncBuffer{}}, newPeers(t)
+	c, peers := &moduleCluster{t: t, log: &syncBuffer{}, voters: names, changed: make(chan struct{})}, newPeers(t)
 	for _, name := range names {
 		a := newModuleAgent(t, name, peers)
 		c.agents = append(c.agents, a)
@@ -83,7 +100,7 @@ func newModuleCluster(t *testing.T, names ...string) *moduleCluster {
 func (c *moduleCluster) lead() {
 	c.t.Helper()
 	s := New(Config{
-		NodeID: "me", NodeName: "me", ModuleRound: keepModules / 40, RecoveryWindow: cmp.Or(c.window, time.Minute),
+		NodeID: "me", NodeName: "me", ModuleRound: cmp.Or(c.round, keepModules/40), RecoveryWindow: cmp.Or(c.window, time.Minute),
 		Log: slog.New(slog.NewTextHandler(c.log, nil)),
 	}, c, raftfsm.New(), newPeers(c.t), discardEvents{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -287,7 +304,7 @@ func TestVotersAndAgentGetBackWhatTheyLost(t *testing.T) {
 func TestAgentWithoutAVoteHoldsOnlyWhatItRuns(t *testing.T) {
 	c := newModuleCluster(t, "n1", "n2")
 	voter, other := c.agents[0], c.agents[1]
-	c.agents = c.agents[:1]
+	c.setVoters("n1")
 	runs := other.put(actor(t))
 	other.start(runs, "forever")
 	not := voter.put(append(actor(t), 0, 3, 1, 'x', 'y'))
@@ -299,6 +316,17 @@ func TestAgentWithoutAVoteHoldsOnlyWhatItRuns(t *testing.T) {
 	if other.holds(not) {
 		t.Fatal("an agent fetched what it does not run")
 	}
+}
+
+func TestNewVoterNeedNotWaitForTheNextRound(t *testing.T) {
+	c := newModuleCluster(t, "n1", "n2")
+	hash := c.agents[0].put(actor(t))
+	c.agents[0].start(hash, "forever")
+	c.setVoters("n1")
+	c.round = time.Hour
+	c.lead()
+	time.AfterFunc(keepModules/2, func() { c.setVoters("n1", "n2") }) // after the first round, most likely
+	eventually(t, "the new voter's copy", func() bool { return c.agents[1].holds(hash) })
 }
 
 func TestUnreferencedModuleGoesFromAllNodes(t *testing.T) {
@@ -319,16 +347,22 @@ func TestUnreferencedModuleGoesFromAllNodes(t *testing.T) {
 	}
 }
 
+// secretive says which modules it holds, and not what it runs.
+type secretive struct {
+	pb.UnimplementedModuleServiceServer
+}
+
+func (secretive) KeepModules(context.Context, *pb.KeepModulesRequest) (*pb.KeepModulesResponse, error) {
+	return &pb.KeepModulesResponse{}, nil
+}
+
 func TestNothingGoesWhileANodeHasNotSaidWhatItRuns(t *testing.T) {
 	c := newModuleCluster(t, "n1", "n2")
 	hash := c.agents[0].put([]byte("anything"))
-	// Somebody is there and does not speak.
-	mute, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mute.Close()
-	c.members = append(c.members, cluster.Member{NodeID: "n3", Name: "n3", RPCAddr: mute.Addr().String(), State: "alive"})
+	server := rpc.NewServer(rpc.ServerConfig{})
+	pb.RegisterModuleServiceServer(server, secretive{})
+	addr, _ := strings.CutPrefix(dialServed(t, server).Target(), "passthrough:///")
+	c.members = append(c.members, cluster.Member{NodeID: "n3", Name: "n3", RPCAddr: addr, State: "alive"})
 	c.window = 10 * time.Millisecond
 	c.lead()
 	always(t, "the module is held", 3*keepModules, func() bool { return c.agents[0].holds(hash) })
