@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/wasmatrix/wasmatrix/journal"
 	"github.com/wasmatrix/wasmatrix/modulestore"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
@@ -49,6 +50,7 @@ type Agent struct {
 	eventCount  atomic.Uint64
 	facts       *facts
 	fetcher     *fetcher
+	journal     *journal.Journal // nil where none is kept
 	keeper      *keeper
 	reports     *reports
 	logLimits   outputLimits
@@ -57,7 +59,7 @@ type Agent struct {
 	healthy     atomic.Bool
 
 	life context.Context // ends with Run
-	end  context.CancelFunc
+	end  context.CancelCauseFunc
 	work sync.WaitGroup // everything that outlives the call that began it
 
 	mu        sync.Mutex // guards what follows; see DESIGN.md for the order of locks
@@ -67,7 +69,8 @@ type Agent struct {
 	live      map[string]*instance // by id; the newest generation of each
 	outputs   map[string]*output   // by id, of live instances and the last that ended
 	retention retention
-	closing   bool // takes no more orders
+	closing   bool          // takes no more orders
+	resumed   chan struct{} // closed once the cluster has said what becomes of what ran here before
 }
 
 // Leader is who sent the newest order.
@@ -106,17 +109,17 @@ func New(cfg Config, engine *wasm.Engine, store *modulestore.Store, peers *rpc.P
 		pushes:      make(chan struct{}, maxPushes),
 		live:        map[string]*instance{},
 		outputs:     map[string]*output{},
+		resumed:     make(chan struct{}),
 		retention:   retention{maxAge: cfg.KeepEnded, maxRecords: cfg.KeepRecords, maxLogs: cfg.KeepLogs},
 	}
-	a.life, a.end = context.WithCancel(context.Background())
+	a.life, a.end = context.WithCancelCause(context.Background())
 	a.fetcher = newFetcher(a)
 	a.keeper = newKeeper(store, cfg.KeepModules)
 	a.reports = newReports(a)
-	a.metrics, err = newMetrics(cfg.Registerer, a)
-	if err != nil {
+	if a.metrics, err = newMetrics(cfg.Registerer, a); err != nil {
 		return nil, err
 	}
-	return a, nil
+	return a, a.openJournal()
 }
 
 // Run reports to the voters and forgets what is too old, until ctx ends. When it returns, all
@@ -125,6 +128,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.healthy.Store(true)
 	defer a.healthy.Store(false)
 
+	stopJournal := a.runJournal()
+	a.startResumed()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.reports.run(gctx) })
 	g.Go(func() error { return a.sweep(gctx) })
@@ -133,12 +138,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.mu.Lock()
 	a.closing = true
 	a.mu.Unlock()
-	a.end()
+	a.end(errLeaving)
 	a.work.Wait()
 	if errors.Is(err, context.Canceled) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, stopJournal())
 }
 
 // Register puts the agent's services on a server.
@@ -154,7 +159,7 @@ func (a *Agent) StopAll(ctx context.Context) {
 	a.closing = true
 	all := make([]*instance, 0, len(a.live))
 	for _, i := range a.live {
-		i.stop(errStopped)
+		i.stop(errLeaving)
 		all = append(all, i)
 	}
 	a.mu.Unlock()

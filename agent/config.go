@@ -12,6 +12,8 @@ import (
 type Config struct {
 	// NodeID and NodeName are written into each record. Both are needed.
 	NodeID, NodeName string
+	// JournalDir is where the agent keeps what runs here, so that a restart finds it. Default: nowhere.
+	JournalDir string
 	// MaxInstances is how many live instances the agent takes on; further ones are refused.
 	// Default 10,000: what 60 KiB each makes of 600 MiB.
 	MaxInstances int

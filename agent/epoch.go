@@ -1,20 +1,15 @@
 package agent
 
-// SetEpoch tells the agent its node's epoch in the metadata. Where that is higher than it knew, the node
+// raiseEpochLocked takes the node's epoch in the metadata over. Where that is higher than it was, the node
 // was declared lost, and all that it runs is somebody else's by now, or given up: it is stopped, and
 // the node goes on empty.
-func (a *Agent) SetEpoch(epoch uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.raiseEpochLocked(epoch)
-}
-
 func (a *Agent) raiseEpochLocked(epoch uint64) {
 	if epoch <= a.epoch {
 		return
 	}
 	before := a.epoch
 	a.epoch = epoch
+	a.noteNumber(metaEpoch, epoch)
 	dropped := 0
 	for id, i := range a.live {
 		if i.rec.Load().GetNodeEpoch() < epoch {

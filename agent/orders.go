@@ -50,11 +50,26 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 		}
 		resp.Instances = append(resp.Instances, rec)
 	}
+	if err := a.durable(ctx); err != nil {
+		a.giveUp(admitted)
+		return nil, err
+	}
 	if len(resp.Failures) > 0 {
 		a.log.Warn("instances did not start", "name", req.GetSpec().GetName(), "module", hash.Short(),
 			"failed", len(resp.Failures), "of", len(admitted), "err", resp.Failures[0].GetMessage())
 	}
 	return resp, nil
+}
+
+// giveUp ends what an order started that can't be kept: nobody was told that it runs.
+func (a *Agent) giveUp(admitted []admission) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, ad := range admitted {
+		if ad.instance != nil && ad.fresh && a.live[ad.instance.id] == ad.instance {
+			a.stopLocked(ad.instance.id, true)
+		}
+	}
 }
 
 func validateStart(req *pb.NodeAgentServiceStartInstanceRequest) error {
@@ -77,6 +92,7 @@ func validateStart(req *pb.NodeAgentServiceStartInstanceRequest) error {
 type admission struct {
 	rec      *pb.Instance
 	instance *instance
+	fresh    bool // the instance is this order's own
 	failure  *rpc.Error
 }
 
@@ -123,16 +139,16 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 	}
 	a.live[id] = i
 	a.outputs[id] = i.out
-	a.facts.put(i.rec.Load(), nil)
+	a.put(i.rec.Load(), nil)
 	a.work.Add(1)
 	go a.supervise(i)
-	return admission{instance: i}
+	return admission{instance: i, fresh: true}
 }
 
 // takeStoppedLocked takes an instance over that was stopped while its node could not be reached.
 func (a *Agent) takeStoppedLocked(spec *pb.InstanceSpec, so *pb.StartOrder) *pb.Instance {
 	rec := stopped(a.acceptLocked(spec, so))
-	a.facts.put(rec, a.event(eventStopped, rec, map[string]string{"reason": "request"}))
+	a.put(rec, a.event(eventStopped, rec, map[string]string{"reason": "request"}))
 	a.retainLocked(tombed{id: rec.GetInstanceId(), generation: rec.GetGeneration(), at: time.Now()})
 	return rec
 }
@@ -179,6 +195,9 @@ func (a *Agent) stopInstances(ctx context.Context, req *pb.NodeAgentServiceStopI
 		}
 		resp.Instances = append(resp.Instances, rec)
 	}
+	if err := a.durable(ctx); err != nil {
+		return nil, err
+	}
 	return resp, nil
 }
 
@@ -209,7 +228,7 @@ func (a *Agent) stopLocked(id string, moved bool) admission {
 		return admission{}
 	}
 	if moved {
-		a.facts.remove(id, rec.GetGeneration(), true, nil)
+		a.forget(id, rec.GetGeneration(), true, nil)
 		delete(a.outputs, id)
 		a.retention.drop(id)
 	}
@@ -231,6 +250,7 @@ func (a *Agent) fenceLocked(f *pb.Fence) (newer *Leader, err error) {
 		return nil, nil
 	}
 	a.term = f.GetTerm()
+	a.noteNumber(metaTerm, a.term)
 	a.leader = Leader{NodeID: f.GetLeaderId(), Addr: f.GetLeaderAddr(), Term: f.GetTerm()}
 	newest := a.leader
 	return &newest, nil

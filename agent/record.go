@@ -91,6 +91,18 @@ func stopped(rec *pb.Instance) *pb.Instance {
 	return rec
 }
 
+// leftBehind is the record of an instance that was stopped because its node leaves or ends. Nobody asked
+// for that, so it runs again when the node does, unless its policy is never.
+func leftBehind(stopped *pb.Instance) *pb.Instance {
+	if stopped.GetSpec().GetRestartPolicy().GetPolicyType() == pb.PolicyType_POLICY_TYPE_NEVER {
+		stopped.LastError = errLeaving.Error()
+		return stopped
+	}
+	stopped.Status = pb.InstanceStatus_INSTANCE_STATUS_RESTARTING
+	stopped.LastError = errLeaving.Error() + "; it runs again when the node is back"
+	return stopped
+}
+
 // ended is the record of an instance that ended by itself after so many restarts, and of the policy's
 // verdict.
 func ended(rec *pb.Instance, restarts uint32, e end, v verdict) *pb.Instance {

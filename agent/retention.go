@@ -88,7 +88,7 @@ func (a *Agent) forgetLocked(now time.Time) {
 	for _, t := range a.retention.expired(now) {
 		a.loseOutputLocked(t)
 		if a.live[t.id] == nil { // else a higher generation is here again
-			a.facts.remove(t.id, t.generation, false, nil)
+			a.forget(t.id, t.generation, false, nil)
 		}
 	}
 }

@@ -55,7 +55,8 @@ type instance struct {
 	failure *rpc.Error    // why it could not be started; set before left is closed
 	done    chan struct{} // closed once it has ended and its record says so
 
-	moved bool // forget the record at the end; guarded by Agent.mu
+	resumes bool // it is of an earlier life of the agent
+	moved   bool // forget the record at the end; guarded by Agent.mu
 }
 
 func newInstance(life context.Context, rec *pb.Instance, o *order, out *output) *instance {
@@ -92,16 +93,30 @@ func (a *Agent) supervise(i *instance) {
 		<-i.before.done
 		i.before = nil
 	}
+	rules := policyOf(i.rec.Load().GetSpec().GetRestartPolicy())
+	retries, restarts := uint32(0), i.rec.Load().GetRestarts()
+	if i.resumes {
+		var goesOn bool
+		if retries, goesOn = a.awaitResume(i, rules); !goesOn {
+			return
+		}
+		restarts++
+	}
 	module, err := a.prepare(i)
+	for i.resumes && err != nil { // it was acknowledged once, so it is not given up like a first start
+		var goesOn bool
+		if retries, goesOn = a.fail(i, rules, retries, end{why: clip(err.Error())}); !goesOn {
+			return
+		}
+		module, err = a.prepare(i)
+	}
 	if err != nil {
 		a.abandon(i, err)
 		return
 	}
 	defer module.Release()
 
-	rules := policyOf(i.rec.Load().GetSpec().GetRestartPolicy())
-	retries, restarts := uint32(0), i.rec.Load().GetRestarts()
-	for first := true; ; first = false {
+	for first := !i.resumes; ; first = false {
 		e := a.attempt(i, module, first, restarts)
 		if i.ctx.Err() != nil {
 			a.finishStopped(i, e)
@@ -236,7 +251,7 @@ func (a *Agent) instantiate(i *instance, module *wasm.Module) (*wasm.Instance, e
 // publish makes a record the instance's newest, here and, by way of the reports, everywhere.
 func (a *Agent) publish(i *instance, rec *pb.Instance, event *pb.Event) {
 	i.rec.Store(rec)
-	a.facts.put(rec, event)
+	a.put(rec, event)
 	a.trace(rec)
 }
 
@@ -250,7 +265,7 @@ func (a *Agent) trace(rec *pb.Instance) {
 
 // abandon ends an instance that could not be started: it leaves no record, unless it was stopped.
 func (a *Agent) abandon(i *instance, err error) {
-	if i.ctx.Err() != nil {
+	if i.ctx.Err() != nil && !errors.Is(context.Cause(i.ctx), errLeaving) {
 		a.finishStopped(i, end{})
 		return
 	}
@@ -260,18 +275,21 @@ func (a *Agent) abandon(i *instance, err error) {
 		delete(a.live, i.id)
 		delete(a.outputs, i.id)
 	}
-	a.facts.remove(i.id, i.generation, false, nil)
+	a.forget(i.id, i.generation, false, nil)
 	a.mu.Unlock()
 	i.closeAll()
 }
 
 // finishStopped ends an instance that was stopped by request; e is how its guest took it.
 func (a *Agent) finishStopped(i *instance, e end) {
-	rec := stopped(i.rec.Load())
+	rec, reason := stopped(i.rec.Load()), "request"
+	if errors.Is(context.Cause(i.ctx), errLeaving) {
+		rec, reason = leftBehind(rec), errLeaving.Error()
+	}
 	if e.code != nil { // it ended by itself just before
 		rec.ExitCode = e.code
 	}
-	a.finish(i, rec, a.event(eventStopped, rec, map[string]string{"reason": "request"}))
+	a.finish(i, rec, a.event(eventStopped, rec, map[string]string{"reason": reason}))
 }
 
 // finish ends an instance: this record is its last.
@@ -283,11 +301,11 @@ func (a *Agent) finish(i *instance, rec *pb.Instance, event *pb.Event) {
 		delete(a.live, i.id)
 	}
 	if i.moved {
-		a.facts.remove(i.id, i.generation, true, event)
+		a.forget(i.id, i.generation, true, event)
 		if a.outputs[i.id] == i.out {
 			delete(a.outputs, i.id)
 		}
-	} else if a.facts.put(rec, event) {
+	} else if a.put(rec, event) && fact.Ended(rec.GetStatus()) {
 		a.retainLocked(tombed{id: i.id, generation: i.generation, at: time.Now(), out: i.out})
 	}
 	a.mu.Unlock()

@@ -36,7 +36,29 @@ func (s *Server) RegisterNode(ctx context.Context, req *pb.RegisterNodeRequest) 
 			return nil, rpc.Errorf(rpc.Internal, "node %q was registered, but the metadata does not hold it", node.GetName())
 		}
 	}
-	return &pb.RegisterNodeResponse{ClusterId: ours, Epoch: known.GetEpoch(), Term: l.fence.GetTerm()}, nil
+	superseded, err := s.superseded(ctx, l, req.GetResuming())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.RegisterNodeResponse{ClusterId: ours, Epoch: known.GetEpoch(), Term: l.fence.GetTerm(), Superseded: superseded}, nil
+}
+
+// superseded returns which of the instances that a node is about to run again were stopped, or started
+// elsewhere, while it was away.
+func (s *Server) superseded(ctx context.Context, l *lead, resuming map[string]uint64) ([]string, error) {
+	if len(resuming) == 0 {
+		return nil, nil
+	}
+	if err := l.waitRecovered(ctx); err != nil {
+		return nil, err
+	}
+	var gone []string
+	for id, generation := range resuming {
+		if known := s.view.get(id); known.GetGeneration() > generation {
+			gone = append(gone, id)
+		}
+	}
+	return gone, nil
 }
 
 // putNode writes a node into the metadata. A name that a node has which is not there any more goes to

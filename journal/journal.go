@@ -152,6 +152,13 @@ func (j *Journal) SetMeta(name string, value []byte) Ticket {
 	return j.set(key{kindMeta, name}, entry{frame: frame})
 }
 
+// All returns the claim on everything that was put so far.
+func (j *Journal) All() Ticket {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return Ticket{journal: j, group: j.newest}
+}
+
 // Remove forgets an instance, unless a higher generation of it is held.
 func (j *Journal) Remove(id string, generation uint64) Ticket {
 	frame, err := removalFrame(id)

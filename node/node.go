@@ -111,7 +111,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		return n, err
 	}
 	n.agent, err = agent.New(agent.Config{
-		NodeID: id, NodeName: cfg.NodeName, MaxInstances: cfg.MaxInstances, MaxMemory: cfg.MaxMemory,
+		NodeID: id, NodeName: cfg.NodeName, JournalDir: filepath.Join(cfg.DataDir, "journal"), MaxInstances: cfg.MaxInstances, MaxMemory: cfg.MaxMemory,
 		OnLeader: n.cluster.SetLeaderHint, Log: log, Registerer: n.metrics,
 	}, n.engine, store, n.peers, voters{n.cluster})
 	if err != nil {

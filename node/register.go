@@ -55,10 +55,12 @@ func (n *node) registerOnce(ctx context.Context) (clusterID string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
 	err = rpc.Retry(ctx, func(ctx context.Context) error {
-		resp, err := n.self.RegisterNode(ctx, &pb.RegisterNodeRequest{Node: n.registration, ClusterId: n.cluster.ClusterID()})
+		resp, err := n.self.RegisterNode(ctx, &pb.RegisterNodeRequest{
+			Node: n.registration, ClusterId: n.cluster.ClusterID(), Resuming: n.agent.Resuming(),
+		})
 		if err == nil {
 			clusterID = resp.GetClusterId()
-			n.agent.SetEpoch(resp.GetEpoch())
+			n.agent.Resume(resp.GetEpoch(), resp.GetSuperseded())
 		}
 		return err
 	})

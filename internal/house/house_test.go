@@ -34,7 +34,7 @@ var rooms = map[string]room{
 	"web":          {[]string{"api", "rpc", "proto"}, "it shows what the control plane answers, and takes that as an interface"},
 	"api":          {[]string{"rpc", "proto"}, "it turns wire messages and errors into the contract's JSON, for command line and web alike"},
 	"controlplane": {[]string{"fact", "cluster", "raftfsm", "rpc", "proto"}, "it leads through messages: an agent is on the other end of a connection, also when it is on this node"},
-	"agent":        {[]string{"runtime", "modulestore", "fact", "rpc", "proto"}, "it runs guests whoever leads, so it knows nothing of Raft or gossip"},
+	"agent":        {[]string{"runtime", "modulestore", "journal", "fact", "rpc", "proto"}, "it runs guests whoever leads, so it knows nothing of Raft or gossip"},
 	"cluster":      {[]string{"raftfsm", "rpc", "proto"}, "who is here and who leads has nothing to do with what runs"},
 	"runtime":      {nil, "it runs one guest and knows of no cluster"},
 	"modulestore":  {[]string{"proto"}, "it keeps bytes by their hash"},
