@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -264,6 +265,39 @@ func TestCompactionThatFailsHarmsNobody(t *testing.T) {
 	if got := describe(byID(found.Records)); got != "a/0/49" || len(found.Damage) != 0 {
 		t.Fatalf("holds %s, damage %v", got, found.Damage)
 	}
+}
+
+// The old file may have no name any more: what is appended to it would be lost.
+func TestCompactionThatMayHaveHappenedIsRepeated(t *testing.T) {
+	disk := newBadDisk()
+	cfg := Config{Dir: t.TempDir(), CompactAbove: 1, Retry: time.Millisecond, disk: disk}
+	j, _, stop := start(t, cfg)
+	wait(t, j.Put(record("a", 0, 0)))
+	failed := false
+	disk.set(func(op, _ string) error {
+		if op == "syncdir" && !failed {
+			failed = true
+			return syscall.EIO
+		}
+		return nil
+	})
+	uncertain := 0
+	for n := range uint64(20) {
+		for ticket := j.Put(record("a", 0, n)); ticket.Wait(t.Context()) != nil; uncertain++ {
+			time.Sleep(time.Millisecond)
+		}
+		data, err := os.ReadFile(filepath.Join(cfg.Dir, fileName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := decode(data); err != nil || c.records["a"].GetRevision() != n {
+			t.Fatalf("the file has revision %d and not %d, %v", c.records["a"].GetRevision(), n, err)
+		}
+	}
+	if uncertain == 0 {
+		t.Fatal("no compaction failed")
+	}
+	stop()
 }
 
 func TestDamagedFileThatCanNotBeKeptAsideIsReplaced(t *testing.T) {
