@@ -32,6 +32,7 @@ const (
 type lead struct {
 	ctx   context.Context // ends with the leadership
 	fence *pb.Fence
+	began time.Time
 	// Closed when the view is rebuilt as far as it will be.
 	recovered chan struct{}
 
@@ -101,6 +102,7 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	}
 	l := &lead{
 		ctx:       ctx,
+		began:     began,
 		fence:     &pb.Fence{Term: term, LeaderId: s.cfg.NodeID, LeaderAddr: s.cfg.RPCAddr},
 		recovered: make(chan struct{}),
 		answered:  map[string]struct{}{},

@@ -115,7 +115,11 @@ func (s *Server) members() []*pb.Member {
 		}
 		if n, ok := s.fsm.Node(m.NodeID); ok {
 			member.Labels = n.GetLabels()
-			if m.State == "alive" && n.GetState() == pb.NodeState_NODE_STATE_DRAINING {
+			switch {
+			case m.State != "alive":
+			case s.suspected(m.NodeID):
+				member.State = "suspect"
+			case n.GetState() == pb.NodeState_NODE_STATE_DRAINING:
 				member.State = "draining"
 			}
 		}
@@ -123,6 +127,13 @@ func (s *Server) members() []*pb.Member {
 	}
 	slices.SortFunc(all, func(a, b *pb.Member) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return all
+}
+
+// suspected says of a node that gossip holds for alive whether this leader has not heard its agent for
+// longer than it is ever silent.
+func (s *Server) suspected(nodeID string) bool {
+	l, err := s.leading()
+	return err == nil && time.Since(l.began) > 2*reportsEvery && !s.reporters.reporting(nodeID)
 }
 
 func role(m cluster.Member, leader string) string {
