@@ -23,12 +23,14 @@ var figures = []figure{
 	{"count", countThousand},
 	{"density", tenThousandIdle},
 	{"failover", leaderKilled},
+	{"loss", hostLost},
+	{"power", powerCycle},
 	{"rebuild", rebuildFacts},
 }
 
 func main() {
 	only := flag.String("only", "", "comma-separated figures to measure; all by default: "+names())
-	rounds := flag.Int("rounds", 20, "how often the leader is killed")
+	rounds := flag.Int("rounds", 20, "how often the leader, or a host, is killed")
 	flag.Parse()
 	if err := run(*only, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
