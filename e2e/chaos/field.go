@@ -174,7 +174,14 @@ func (f *field) lookAt(ctx context.Context, n *rig.Node, instances []string, fro
 	if s.Gauges.Goroutines, err = f.goroutines(ctx, n); err != nil {
 		return s, err
 	}
-	for _, id := range instances {
+	// What runs is always worth a look, also where it was stopped long ago.
+	watched := slices.Clone(instances)
+	for _, r := range s.Runs {
+		if !slices.Contains(instances, r.Instance) {
+			watched = append(watched, r.Instance)
+		}
+	}
+	for _, id := range watched {
 		nonces, err := f.nonces(ctx, n, id, from)
 		if err != nil {
 			return s, fmt.Errorf("what %s prints: %w", id, err)
