@@ -189,6 +189,7 @@ func (c *checker) judge(id string, lists, runs []Row, pulses []string) {
 		c.violated(Double, id, "", "%s", evidence)
 	case i.always() && (len(runs) != 1 || runs[0].Status != "running" || len(lists) != 1 || len(pulses) != 1):
 		c.violated(Lost, id, i.node, "%s; it was last known on %s", evidence, i.node)
+	case !c.promised.ForgetsUnanswered && !i.acked && len(runs) == 0 && len(lists) == 1 && lists[0].Status == "starting":
 	case !slices.Equal(lists, runs):
 		c.violated(Untrue, id, "", "%s", evidence)
 	}

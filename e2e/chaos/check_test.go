@@ -177,6 +177,14 @@ func TestCheckExcusesWhatALeaderSaidThatWasBeingCutOffOnlyWhereThatIsNotPromised
 	want(t, Check(s.events, Promises{OutlivesKill: true}), Lost, Lost)
 }
 
+func TestCheckLetsAnUnansweredStartBeListedOnlyWhereItsEndIsNotPromised(t *testing.T) {
+	s := honest()
+	everyLists(s, Row{"maybe-not", "n1", "starting", 1})
+	s.look()
+	want(t, Check(s.events, Everything), Untrue)
+	want(t, Check(s.events, Promises{OutlivesKill: true, OutlivesCut: true}))
+}
+
 func TestCheckFindsGrowth(t *testing.T) {
 	s := honest()
 	s.look()

@@ -10,16 +10,18 @@ type Promises struct {
 	OutlivesKill bool
 	// What a leader acknowledges while it is being cut off, and knows nothing of that, holds.
 	OutlivesCut bool
+	// A start that came to nothing, and that nobody was told of, does not stay listed.
+	ForgetsUnanswered bool
 }
 
 // Demanded is what `make test` holds the product to.
-var Demanded = Everything
+var Demanded = Promises{Faults: Everything.Faults, OutlivesKill: true, OutlivesCut: true}
 
-// Today is what it keeps already: what a killed node ran may be gone.
+// Today is what it kept before it had a journal: what a killed node ran may be gone.
 var Today = Promises{Faults: slices.Concat(networkFaults, []Kind{Kill, Pause})}
 
 // Everything is what it is to keep in the end.
-var Everything = Promises{Faults: slices.Concat(networkFaults, []Kind{Kill, Pause, PowerLoss}), OutlivesKill: true, OutlivesCut: true}
+var Everything = Promises{Faults: slices.Concat(networkFaults, []Kind{Kill, Pause, PowerLoss}), OutlivesKill: true, OutlivesCut: true, ForgetsUnanswered: true}
 
 // Kind is a kind of fault.
 type Kind string
