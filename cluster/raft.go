@@ -73,7 +73,40 @@ func (c *Cluster) openRaft() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), transport.Close(), bolt.Close())
 	}
-	return nil
+	if has && c.clusterID == "" {
+		c.clusterID, err = c.idInLog(bolt)
+	}
+	return err
+}
+
+// idInLog returns the cluster's id as the snapshot or the log has it. A node that was killed right after
+// the founding has written it nowhere else, and must not join another cluster before its Raft has
+// replayed what it is.
+func (c *Cluster) idInLog(log raft.LogStore) (string, error) {
+	if id := c.fsm.ClusterID(); id != "" {
+		return id, nil
+	}
+	first, err := log.FirstIndex()
+	if err != nil {
+		return "", fmt.Errorf("read the log: %w", err)
+	}
+	last, err := log.LastIndex()
+	if err != nil {
+		return "", fmt.Errorf("read the log: %w", err)
+	}
+	for index := max(first, 1); index <= last; index++ {
+		entry, cmd := &raft.Log{}, &pb.Command{}
+		if err := log.GetLog(index, entry); err != nil {
+			return "", fmt.Errorf("read entry %d of the log: %w", index, err)
+		}
+		if entry.Type != raft.LogCommand || proto.Unmarshal(entry.Data, cmd) != nil {
+			continue // applying it says what is wrong with it
+		}
+		if id := cmd.GetFoundCluster().GetClusterId(); id != "" {
+			return id, nil
+		}
+	}
+	return "", nil
 }
 
 func (c *Cluster) raftConfig(t timing) *raft.Config {
