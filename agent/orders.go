@@ -50,6 +50,7 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 		}
 		resp.Instances = append(resp.Instances, rec)
 	}
+	resp.BootId, resp.Seq = a.bootID, a.facts.position()
 	if err := a.durable(ctx); err != nil {
 		a.giveUp(admitted)
 		return nil, err

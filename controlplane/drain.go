@@ -80,7 +80,8 @@ func (s *Server) moveAll(ctx context.Context, l *lead, nodeID string) *pb.DrainN
 }
 
 // move starts an instance on another node with the next generation and then stops it on its own. It
-// returns nil where there was nothing to move any more. If the leader dies in between, the next one finds it twice and stops the lower generation.
+// returns nil where there was nothing to move any more. If the leader dies in between, the next one finds it twice and
+// stops the lower generation.
 func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instance, error) {
 	if err := s.waitStarted(ctx, l, i.GetInstanceId()); err != nil {
 		return nil, err
@@ -98,10 +99,8 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {
 		s.view.release(i.GetInstanceId(), reserved.GetNodeId())
-		s.view.put(i) // the reservation had taken its place
 		return nil, rpc.Errorf(rpc.Code(call.failure.GetErrorCode()), "%s", call.failure.GetMessage())
 	}
-	s.view.double(i)
 	if m, ok := s.member(from); ok {
 		if err := s.orderStop(ctx, l, m, []string{i.GetInstanceId()}, true); err != nil {
 			s.cfg.Log.Warn("an instance that was moved is not stopped yet on its old node", "instance_id", i.GetInstanceId(), "node", m.Name, "err", err)

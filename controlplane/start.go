@@ -246,6 +246,7 @@ func startOrders(reserved []*pb.Instance) []*pb.StartOrder {
 
 // startOutcome is what came of one order to one agent.
 type startOutcome struct {
+	at        position // in the agent's story, that has the instances
 	instances map[string]*pb.Instance
 	failures  map[string]*pb.StartFailure
 	err       error // the order's own, where the agent did not answer it
@@ -270,7 +271,7 @@ func (s *Server) orderStart(ctx context.Context, l *lead, nodeID string, spec *p
 	if err != nil {
 		return startOutcome{err: err}
 	}
-	out := startOutcome{instances: map[string]*pb.Instance{}, failures: map[string]*pb.StartFailure{}}
+	out := startOutcome{at: position{resp.GetBootId(), resp.GetSeq()}, instances: map[string]*pb.Instance{}, failures: map[string]*pb.StartFailure{}}
 	for _, i := range resp.GetInstances() {
 		out.instances[i.GetInstanceId()] = i
 	}
@@ -286,7 +287,7 @@ func (s *Server) settle(l *lead, call *startCall, reserved *pb.Instance, out sta
 	switch {
 	case out.instances[id] != nil:
 		call.instance = out.instances[id]
-		s.view.put(call.instance)
+		s.view.putAhead(out.at, call.instance)
 	case out.failures[id] != nil:
 		call.failure = out.failures[id]
 		s.view.release(id, nodeID)

@@ -192,7 +192,7 @@ func (s *Server) takeStopped(ctx context.Context, l *lead, live []*pb.Instance) 
 			e := rpc.FromError(out.err)
 			return taken, rpc.Errorf(e.Code, "%s could not be stopped: %s", describe([]*pb.Instance{i}), e.Message)
 		}
-		s.view.put(rec)
+		s.view.putAhead(out.at, rec)
 		taken = append(taken, rec)
 	}
 	return taken, nil

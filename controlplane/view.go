@@ -20,8 +20,12 @@ type view struct {
 
 	index *fact.Index
 	nodes map[string]position // node id → how far its agent's story is known
+	// Node id → instance id → what its agent answered an order with, ahead of the report that has it.
+	ahead map[string]map[string]answer
 	// Node id → its epoch in the metadata. What a node accepted in a lower one is no longer its own.
 	epochs map[string]uint64
+	// Instance id → the record that a reservation stands in front of, while it is being moved. It runs on.
+	behind map[string]*pb.Instance
 	// Live instances that another node runs with better right: the leader stops them.
 	doubles map[string]*pb.Instance // node id + "/" + instance id
 	// Ids of orphans that are to be started elsewhere; some may have been by now.
@@ -41,6 +45,8 @@ func newView(self string) *view {
 		index:   fact.NewIndex(),
 		nodes:   map[string]position{},
 		epochs:  map[string]uint64{},
+		ahead:   map[string]map[string]answer{},
+		behind:  map[string]*pb.Instance{},
 		doubles: map[string]*pb.Instance{},
 		orphans: map[string]struct{}{},
 		changed: make(chan struct{}),
@@ -64,9 +70,26 @@ func (v *view) replace(nodeID string, at position, all []*pb.Instance) {
 	}
 	v.index.RemoveNode(nodeID)
 	v.forgetDoublesLocked(nodeID)
+	maps.DeleteFunc(v.behind, func(_ string, i *pb.Instance) bool { return i.GetNodeId() == nodeID })
 	v.nodes[nodeID] = at
 	for _, i := range all {
 		v.putLocked(i)
+	}
+	v.catchUpLocked(nodeID, at)
+}
+
+// catchUpLocked forgets the answers that the story of a node has caught up with, and has the others, which a
+// list that was made before them lacks, be there again.
+func (v *view) catchUpLocked(nodeID string, at position) {
+	for id, a := range v.ahead[nodeID] {
+		if a.at.BootID == at.BootID && a.at.Seq > at.Seq {
+			v.putLocked(a.instance)
+			continue
+		}
+		delete(v.ahead[nodeID], id)
+	}
+	if len(v.ahead[nodeID]) == 0 {
+		delete(v.ahead, nodeID)
 	}
 }
 
@@ -88,12 +111,37 @@ func (v *view) advance(nodeID string, after uint64, at position, changed []*pb.I
 	for _, id := range removed {
 		v.index.Remove(id, nodeID)
 		delete(v.doubles, nodeID+"/"+id)
+		if v.behind[id].GetNodeId() == nodeID {
+			delete(v.behind, id)
+		}
 	}
 	v.nodes[nodeID] = at
+	v.catchUpLocked(nodeID, at)
 	return true
 }
 
-// put merges in records that an agent answered an order with, ahead of its report.
+// answer is a record that an agent answered an order with, and a position in its story that has it.
+type answer struct {
+	at       position
+	instance *pb.Instance
+}
+
+// putAhead merges in a record that an agent answered an order with, ahead of its report.
+func (v *view) putAhead(at position, i *pb.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.putLocked(i)
+	known := v.nodes[i.GetNodeId()]
+	if known.BootID == at.BootID && known.Seq >= at.Seq {
+		return
+	}
+	if v.ahead[i.GetNodeId()] == nil {
+		v.ahead[i.GetNodeId()] = map[string]answer{}
+	}
+	v.ahead[i.GetNodeId()][i.GetInstanceId()] = answer{at, i}
+}
+
+// put merges in records.
 func (v *view) put(instances ...*pb.Instance) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -111,6 +159,15 @@ func (v *view) putLocked(i *pb.Instance) {
 	old := v.index.Get(i.GetInstanceId())
 	v.index.Put(i)
 	delete(v.doubles, i.GetNodeId()+"/"+i.GetInstanceId())
+	switch now := v.index.Get(i.GetInstanceId()); {
+	case !provisional(now):
+		if left := v.behind[i.GetInstanceId()]; left != nil && left.GetNodeId() != now.GetNodeId() {
+			v.doubleLocked(left) // it has moved
+		}
+		delete(v.behind, i.GetInstanceId())
+	case now != i && !provisional(i): // the old node goes on reporting
+		v.behind[i.GetInstanceId()] = i
+	}
 	// A reservation ends nobody: what it stands for may yet fail to start.
 	if old == nil || old.GetNodeId() == i.GetNodeId() || provisional(old) || provisional(i) {
 		return
@@ -122,13 +179,7 @@ func (v *view) putLocked(i *pb.Instance) {
 	}
 }
 
-// double notes that an instance runs a second time, so that the leader stops it.
-func (v *view) double(i *pb.Instance) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.doubleLocked(i)
-}
-
+// doubleLocked notes that an instance runs a second time, so that the leader stops it.
 func (v *view) doubleLocked(i *pb.Instance) {
 	if !fact.Live(i.GetStatus()) {
 		return
@@ -167,7 +218,8 @@ func (v *view) get(id string) *pb.Instance {
 func (v *view) resolve(ref string) (*pb.Instance, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.index.Resolve(ref)
+	i, err := v.index.Resolve(ref)
+	return v.shownLocked(i), err
 }
 
 // resolveAll returns every instance that a reference stands for.
@@ -189,6 +241,9 @@ func (v *view) list(req *pb.ListInstancesRequest, nodeID string) []*pb.Instance 
 		found = v.index.OnNode(nodeID)
 	default:
 		found = v.index.All()
+	}
+	for n, i := range found {
+		found[n] = v.shownLocked(i)
 	}
 	v.mu.RUnlock()
 
@@ -246,14 +301,30 @@ func provisional(i *pb.Instance) bool { return i.GetRevision() == 0 }
 func (v *view) reserve(i *pb.Instance) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if old := v.index.Get(i.GetInstanceId()); old != nil && !provisional(old) {
+		v.behind[i.GetInstanceId()] = old
+	}
 	v.index.Put(i)
 }
 
-// release takes back the reservation of an instance on a node, unless a true record has replaced it.
+// shownLocked is what users see of an instance: while it is being moved, what it does where it is.
+func (v *view) shownLocked(i *pb.Instance) *pb.Instance {
+	if old := v.behind[i.GetInstanceId()]; old != nil && provisional(i) {
+		return old
+	}
+	return i
+}
+
+// release takes back the reservation of an instance on a node, unless a true record has replaced it. What
+// it stood in front of is there again.
 func (v *view) release(id, nodeID string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if i := v.index.Get(id); i != nil && provisional(i) {
+	if i := v.index.Get(id); i != nil && provisional(i) && i.GetNodeId() == nodeID {
 		v.index.Remove(id, nodeID)
+		if old := v.behind[id]; old != nil {
+			delete(v.behind, id)
+			v.putLocked(old)
+		}
 	}
 }

@@ -138,6 +138,29 @@ func TestInstanceThatRunsTwiceIsFoundInEitherOrder(t *testing.T) {
 	}
 }
 
+// A list that was made before an order was carried out arrives after its answer.
+func TestLateListDoesNotTakeAnAnswerBack(t *testing.T) {
+	v := newView("me")
+	v.putAhead(position{"boot", 7}, instance("new", "n1", 1, 2, running))
+	v.replace("n1", position{"boot", 5}, []*pb.Instance{instance("old", "n1", 1, 2, running)})
+	if v.get("new") == nil || v.get("old") == nil {
+		t.Fatal("an instance whose start was acknowledged is gone")
+	}
+	v.replace("n1", position{"boot", 8}, []*pb.Instance{instance("old", "n1", 1, 2, running)}) // it has been removed since
+	if v.get("new") != nil || len(v.ahead) != 0 {
+		t.Fatal("an answer outlives the story that has it")
+	}
+	v.putAhead(position{"boot", 9}, instance("new", "n1", 1, 2, running))
+	if !v.advance("n1", 8, position{"boot", 9}, []*pb.Instance{instance("new", "n1", 1, 2, running)}, nil) || len(v.ahead) != 0 {
+		t.Fatal("a report does not settle the answer")
+	}
+	v.putAhead(position{"boot", 12}, instance("newer", "n1", 1, 2, running))
+	v.replace("n1", position{"another boot", 1}, nil)
+	if v.get("newer") != nil {
+		t.Fatal("an answer of an agent's earlier life is still there")
+	}
+}
+
 // A reservation stands for a start that may fail: it must not end the instance that it would replace.
 func TestReservationCountsButEndsNobody(t *testing.T) {
 	v := newView("me")
@@ -152,16 +175,24 @@ func TestReservationCountsButEndsNobody(t *testing.T) {
 	if v.usage("n2").Instances != 1 {
 		t.Fatal("a reservation does not count at its node")
 	}
+	if i, err := v.resolve("a"); err != nil || i.GetNodeId() != "n1" || i.GetRevision() != 2 {
+		t.Fatalf("while it is moved, %v, %v is shown of it", i, err)
+	}
 	v.release("a", "n2")
-	v.put(old)
-	if v.get("a").GetNodeId() != "n1" || v.usage("n2").Instances != 0 {
+	if v.get("a").GetNodeId() != "n1" || v.get("a").GetRevision() != 2 || v.usage("n2").Instances != 0 {
 		t.Fatal("the reservation was not taken back whole")
 	}
+	v.reserve(moved)
+	v.put(instance("a", "n2", 2, 1, running)) // it has moved
+	if doubles, _ := v.doubled(); len(doubles) != 1 || doubles[0].GetNodeId() != "n1" {
+		t.Fatalf("after the move the old one is to be stopped, not %v", doubles)
+	}
+	v.settled(instance("a", "n1", 1, 2, running))
 
 	v.reserve(reservation("b", old.GetSpec(), candidate{NodeID: "n2"}, 1))
 	v.put(instance("b", "n2", 1, 1, running))
 	v.release("b", "n2")
-	if v.get("b") == nil || v.usage("n2").Instances != 1 {
+	if v.get("b") == nil || v.usage("n2").Instances != 2 {
 		t.Fatal("a true record was counted twice or released with its reservation")
 	}
 }
