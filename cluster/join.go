@@ -24,6 +24,9 @@ func (c *Cluster) joinForever(ctx context.Context) error {
 	wait := &backoff.ExponentialBackOff{InitialInterval: joinAgainSoon, MaxInterval: joinAgainLate, Multiplier: 1.6, RandomizationFactor: 0.3}
 	wait.Reset()
 	alone := true
+	if !c.waitNamed(ctx) {
+		return nil
+	}
 	for {
 		targets := c.missing()
 		if err := c.dial(targets); err != nil {
@@ -41,6 +44,27 @@ func (c *Cluster) joinForever(ctx context.Context) error {
 			timer.Stop()
 			return nil
 		}
+	}
+}
+
+// waitNamed waits until the cluster that this node founded alone has its id, or ctx ends. A founder that
+// was killed before it had named its cluster elects itself and does so; if it joined another one first, it
+// would take that one's name and lead a second cluster under it.
+func (c *Cluster) waitNamed(ctx context.Context) bool {
+	for {
+		changed := c.Changed()
+		if voters := c.configuredVoters(); c.ClusterID() != "" || len(voters) != 1 || voters[0] != c.cfg.NodeID {
+			return true
+		}
+		look := time.NewTimer(100 * time.Millisecond) // not every change of the log is told
+		select {
+		case <-changed:
+		case <-look.C:
+		case <-ctx.Done():
+			look.Stop()
+			return false
+		}
+		look.Stop()
 	}
 }
 
