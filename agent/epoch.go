@@ -1,8 +1,8 @@
 package agent
 
 // raiseEpochLocked takes the node's epoch in the metadata over. Where that is higher than it was, the node
-// was declared lost, and all that it runs is somebody else's by now, or given up: it is stopped, and
-// the node goes on empty.
+// was declared lost, and all that it runs is somebody else's by now, or given up: it is stopped. What
+// has ended here stays known: nobody took it over, and somebody may hold older news of it.
 func (a *Agent) raiseEpochLocked(epoch uint64) {
 	if epoch <= a.epoch {
 		return
@@ -15,11 +15,6 @@ func (a *Agent) raiseEpochLocked(epoch uint64) {
 		if i.rec.Load().GetNodeEpoch() < epoch {
 			a.stopLocked(id, true)
 			dropped++
-		}
-	}
-	for _, rec := range a.facts.all() {
-		if a.live[rec.GetInstanceId()] == nil && rec.GetNodeEpoch() < epoch {
-			a.stopLocked(rec.GetInstanceId(), true)
 		}
 	}
 	if dropped > 0 {

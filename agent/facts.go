@@ -173,13 +173,6 @@ func (f *facts) snapshot() (seq uint64, records []*pb.Instance) {
 	return f.seq, f.recordsLocked()
 }
 
-// all returns all records.
-func (f *facts) all() []*pb.Instance {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.recordsLocked()
-}
-
 // news is what brings a reader from one seq to another.
 type news struct {
 	full    bool // start from nothing

@@ -84,7 +84,8 @@ func (s *Server) pullCopies(ctx context.Context, voter cluster.Member, of []stri
 		if piece.GetNodeId() == "" {
 			s.view.adopt(all)
 		} else if slices.Contains(of, piece.GetNodeId()) && s.knowsMore(piece) {
-			s.view.replace(piece.GetNodeId(), position{piece.GetBootId(), piece.GetSeq()}, all)
+			at := position{piece.GetBootId(), piece.GetSeq()}
+			s.view.replace(piece.GetNodeId(), at, s.view.trusted(piece.GetNodeId(), at, all))
 		}
 		all = nil
 	}

@@ -100,7 +100,7 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	if !s.waitNamed(ctx) {
 		return
 	}
-	s.view.setEpochs(s.fsm.Nodes()) // a follower hears of a loss a little later than the log has it
+	s.view.setEpochs(s.fsm.Nodes(), s.reporters.reporting) // a follower hears of a loss a little later than the log has it
 	l := &lead{
 		ctx:       ctx,
 		began:     began,

@@ -231,12 +231,15 @@ func (s *Server) declareLost(l *lead, m cluster.Member) {
 		return
 	}
 	ran := slices.DeleteFunc(s.view.onNode(m.NodeID), func(i *pb.Instance) bool { return !fact.Live(i.GetStatus()) })
-	cmd := &pb.Command{Op: &pb.Command_RaiseNodeEpoch{RaiseNodeEpoch: &pb.RaiseNodeEpoch{NodeId: m.NodeID, FromEpoch: n.GetEpoch()}}}
+	known := s.view.position(m.NodeID)
+	cmd := &pb.Command{Op: &pb.Command_RaiseNodeEpoch{RaiseNodeEpoch: &pb.RaiseNodeEpoch{
+		NodeId: m.NodeID, FromEpoch: n.GetEpoch(), BootId: known.BootID, Seq: known.Seq,
+	}}}
 	if err := s.cluster.Apply(l.ctx, cmd); err != nil {
 		s.cfg.Log.Warn("a node is lost, but that could not be written down; trying again", "node", m.Name, "err", err)
 		return
 	}
-	s.view.setEpochs(s.fsm.Nodes()) // or followEpochs has, on hearing of it
+	s.view.setEpochs(s.fsm.Nodes(), s.reporters.reporting) // or followEpochs has, on hearing of it
 	s.cfg.Log.Warn("a node was lost: what ran there is started elsewhere", "lost", m.Name, "node_id", m.NodeID, "instances", len(ran))
 	s.clusterEvent("node.lost", m.NodeID, m.Name, nil)
 	for _, i := range ran {
@@ -253,7 +256,7 @@ func (s *Server) declareLost(l *lead, m cluster.Member) {
 func (s *Server) followEpochs(ctx context.Context) {
 	for {
 		changed := s.fsm.Changed()
-		s.view.setEpochs(s.fsm.Nodes())
+		s.view.setEpochs(s.fsm.Nodes(), s.reporters.reporting)
 		select {
 		case <-changed:
 		case <-ctx.Done():

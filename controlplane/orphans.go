@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -10,26 +11,55 @@ import (
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 )
 
-// When a node is declared lost, each voter takes what ran there out of that node's hands, by itself
-// and alike, since the epoch is in the log: an orphan is a provisional record of the next generation on
+// When a node is declared lost, each voter whose copy is as new as the leader's takes what ran there out of
+// that node's hands, by itself and alike, since epoch and position are in the log: an orphan is a provisional record of the next generation on
 // no node. So a new leader knows it too, the node's return can't take it back, and the first true
 // record of that generation, wherever it is started, replaces it.
 
-// setEpochs takes over the epochs of the metadata, and makes orphans of what that takes from its node.
-func (v *view) setEpochs(nodes []*pb.Node) {
+// setEpochs takes over the epochs of the metadata, and makes orphans of what that takes from its node. Of a
+// node that reports just now, as one that came back at the very moment, this copy is as good as any.
+func (v *view) setEpochs(nodes []*pb.Node, reports func(nodeID string) bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, n := range nodes {
 		if n.GetEpoch() <= v.epochs[n.GetNodeId()] {
 			continue
 		}
-		v.epochs[n.GetNodeId()] = n.GetEpoch()
-		for _, i := range v.index.OnNode(n.GetNodeId()) {
-			if v.takenLocked(i) {
+		id := n.GetNodeId()
+		v.epochs[id] = n.GetEpoch()
+		v.lost[id] = position{n.GetLostBootId(), n.GetLostSeq()}
+		current := v.currentLocked(id, v.nodes[id]) || reports(id)
+		for _, i := range v.index.OnNode(id) {
+			switch {
+			case !v.takenLocked(i):
+			case current:
 				v.orphanLocked(i)
+			default:
+				v.index.Remove(i.GetInstanceId(), id)
 			}
 		}
+		if !current {
+			delete(v.nodes, id) // so that the node tells everything again
+		}
 	}
+}
+
+// currentLocked says whether a copy of a lost node's records is as new as the leader's was when it
+// declared the node lost. In an older one something may run that was stopped since.
+func (v *view) currentLocked(nodeID string, copied position) bool {
+	lost := v.lost[nodeID]
+	return copied.BootID == lost.BootID && copied.Seq >= lost.Seq
+}
+
+// trusted returns those records of a voter's copy of a node that can be gone by: of a copy that is older than
+// the node's loss, not those that the node has lost.
+func (v *view) trusted(nodeID string, at position, all []*pb.Instance) []*pb.Instance {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.currentLocked(nodeID, at) {
+		return all
+	}
+	return slices.DeleteFunc(all, v.takenLocked)
 }
 
 // takenLocked says whether an instance is no longer that of the node it is on.

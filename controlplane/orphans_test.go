@@ -23,9 +23,9 @@ func TestLostNodesInstancesBecomeNobodysAndStaySoUntilTheyRunElsewhere(t *testin
 	v.put(withPolicy(instance("other", "n2", 1, 2, running), pb.PolicyType_POLICY_TYPE_ALWAYS))
 	_, changed := v.homeless()
 
-	epochs := []*pb.Node{{NodeId: "n1", Epoch: 1}, {NodeId: "n2"}}
-	v.setEpochs(epochs)
-	v.setEpochs(epochs) // told twice
+	epochs := []*pb.Node{{NodeId: "n1", Epoch: 1, LostBootId: "boot", LostSeq: 5}, {NodeId: "n2"}}
+	v.setEpochs(epochs, silent)
+	v.setEpochs(epochs, silent) // told twice
 	want := func(id, node string, generation uint64, status pb.InstanceStatus) {
 		t.Helper()
 		i := v.get(id)
@@ -72,12 +72,14 @@ func TestLostNodesInstancesBecomeNobodysAndStaySoUntilTheyRunElsewhere(t *testin
 	want("again", "n1", 1, running)
 }
 
+func silent(string) bool { return false }
+
 // An order to the next node may have arrived before that one is lost as well.
 func TestReservationOnALostNodeGoesOnInTheNextGeneration(t *testing.T) {
 	v := newView("me")
 	kept := withPolicy(instance("kept", "n1", 1, 2, running), pb.PolicyType_POLICY_TYPE_ALWAYS)
 	v.put(kept)
-	v.setEpochs([]*pb.Node{{NodeId: "n1", Epoch: 1}})
+	v.setEpochs([]*pb.Node{{NodeId: "n1", Epoch: 1}}, silent)
 	orphan := v.get("kept")
 	if !v.exchange(orphan, reservation("kept", kept.GetSpec(), candidate{NodeID: "n2", Name: "n2"}, 2)) {
 		t.Fatal("the orphan is not there")
@@ -90,11 +92,35 @@ func TestReservationOnALostNodeGoesOnInTheNextGeneration(t *testing.T) {
 	if all, _ := v.homeless(); len(all) != 1 {
 		t.Fatalf("homeless: %v", all)
 	}
-	v.setEpochs([]*pb.Node{{NodeId: "n2", Epoch: 1}})
+	v.setEpochs([]*pb.Node{{NodeId: "n2", Epoch: 1}}, silent)
 	if i := v.get("kept"); i.GetGeneration() != 3 || i.GetNodeId() != "" {
 		t.Errorf("kept is %v", i)
 	}
 	if i := v.get("first"); i != nil {
 		t.Errorf("a first start that nobody was told of is %v", i)
+	}
+}
+
+// A voter that was cut off may hold as running what was stopped since.
+func TestCopyThatIsOlderThanTheLossMakesNoOrphans(t *testing.T) {
+	kept := func() *pb.Instance {
+		return withPolicy(instance("kept", "n1", 1, 2, running), pb.PolicyType_POLICY_TYPE_ALWAYS)
+	}
+	for name, lost := range map[string]position{"an earlier state": {"boot", 6}, "another life": {"other", 1}} {
+		v := newView("me")
+		v.replace("n1", position{"boot", 5}, []*pb.Instance{kept()})
+		v.setEpochs([]*pb.Node{{NodeId: "n1", Epoch: 1, LostBootId: lost.BootID, LostSeq: lost.Seq}}, silent)
+		if i := v.get("kept"); i != nil {
+			t.Errorf("%s: %v", name, i)
+		}
+		if at := v.position("n1"); at != (position{}) {
+			t.Errorf("%s: the story goes on from %v, without what was dropped", name, at)
+		}
+		if all := v.trusted("n1", position{"boot", 5}, []*pb.Instance{kept()}); len(all) != 0 {
+			t.Errorf("%s: from another voter %v", name, all)
+		}
+		if all := v.trusted("n1", lost, []*pb.Instance{kept()}); len(all) != 1 {
+			t.Errorf("%s: a copy as new as the leader's is worth %v", name, all)
+		}
 	}
 }

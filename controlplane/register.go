@@ -91,6 +91,6 @@ func sameRegistration(known, said *pb.Node) bool {
 		return false
 	}
 	k := proto.CloneOf(known)
-	k.Epoch, k.State = said.GetEpoch(), said.GetState()
+	k.Epoch, k.LostBootId, k.LostSeq, k.State = said.GetEpoch(), said.GetLostBootId(), said.GetLostSeq(), said.GetState()
 	return proto.Equal(k, said)
 }

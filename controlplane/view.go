@@ -24,6 +24,7 @@ type view struct {
 	ahead map[string]map[string]answer
 	// Node id → its epoch in the metadata. What a node accepted in a lower one is no longer its own.
 	epochs map[string]uint64
+	lost   map[string]position // node id → how far its story was known when it was declared lost last
 	// Instance id → the record that a reservation stands in front of, while it is being moved. It runs on.
 	behind map[string]*pb.Instance
 	// Live instances that another node runs with better right: the leader stops them.
@@ -45,6 +46,7 @@ func newView(self string) *view {
 		index:   fact.NewIndex(),
 		nodes:   map[string]position{},
 		epochs:  map[string]uint64{},
+		lost:    map[string]position{},
 		ahead:   map[string]map[string]answer{},
 		behind:  map[string]*pb.Instance{},
 		doubles: map[string]*pb.Instance{},

@@ -32,9 +32,9 @@ func (f *FSM) putNode(node *pb.Node) error {
 		}
 	}
 	stored := proto.CloneOf(node)
-	stored.Epoch, stored.State = 0, pb.NodeState_NODE_STATE_ACTIVE
+	stored.Epoch, stored.LostBootId, stored.LostSeq, stored.State = 0, "", 0, pb.NodeState_NODE_STATE_ACTIVE
 	if known := f.nodes[node.GetNodeId()]; known != nil {
-		stored.Epoch = known.GetEpoch()
+		stored.Epoch, stored.LostBootId, stored.LostSeq = known.GetEpoch(), known.GetLostBootId(), known.GetLostSeq()
 		if known.GetState() == pb.NodeState_NODE_STATE_DRAINING {
 			stored.State = known.GetState()
 		}
@@ -69,6 +69,7 @@ func (f *FSM) raiseEpoch(op *pb.RaiseNodeEpoch) error {
 	}
 	changed := proto.CloneOf(node)
 	changed.Epoch++
+	changed.LostBootId, changed.LostSeq = op.GetBootId(), op.GetSeq()
 	changed.State = pb.NodeState_NODE_STATE_LOST
 	f.nodes[op.GetNodeId()] = changed
 	return nil

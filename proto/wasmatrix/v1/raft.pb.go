@@ -349,7 +349,10 @@ type RaiseNodeEpoch struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// The epoch it must have now, so that a repeated command raises it once.
-	FromEpoch     uint64 `protobuf:"varint,2,opt,name=from_epoch,json=fromEpoch,proto3" json:"from_epoch,omitempty"`
+	FromEpoch uint64 `protobuf:"varint,2,opt,name=from_epoch,json=fromEpoch,proto3" json:"from_epoch,omitempty"`
+	// How far the leader knew the story of the node's agent. Who knows less of it can't say what ran there.
+	BootId        string `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Seq           uint64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,6 +397,20 @@ func (x *RaiseNodeEpoch) GetNodeId() string {
 func (x *RaiseNodeEpoch) GetFromEpoch() uint64 {
 	if x != nil {
 		return x.FromEpoch
+	}
+	return 0
+}
+
+func (x *RaiseNodeEpoch) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *RaiseNodeEpoch) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
 	}
 	return 0
 }
@@ -816,11 +833,13 @@ const file_wasmatrix_v1_raft_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\v2\x12.wasmatrix.v1.NodeR\x04node\"V\n" +
 	"\fSetNodeState\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12-\n" +
-	"\x05state\x18\x02 \x01(\x0e2\x17.wasmatrix.v1.NodeStateR\x05state\"H\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x17.wasmatrix.v1.NodeStateR\x05state\"s\n" +
 	"\x0eRaiseNodeEpoch\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
-	"from_epoch\x18\x02 \x01(\x04R\tfromEpoch\"%\n" +
+	"from_epoch\x18\x02 \x01(\x04R\tfromEpoch\x12\x17\n" +
+	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\"%\n" +
 	"\n" +
 	"RemoveNode\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"A\n" +

@@ -765,7 +765,10 @@ type Node struct {
 	// The version of the binary.
 	Version string `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
 	// The version of the protocol between nodes.
-	Protocol      uint32 `protobuf:"varint,12,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Protocol uint32 `protobuf:"varint,12,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// How far the story of its agent was known when it was declared lost last.
+	LostBootId    string `protobuf:"bytes,13,opt,name=lost_boot_id,json=lostBootId,proto3" json:"lost_boot_id,omitempty"`
+	LostSeq       uint64 `protobuf:"varint,14,opt,name=lost_seq,json=lostSeq,proto3" json:"lost_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -880,6 +883,20 @@ func (x *Node) GetVersion() string {
 func (x *Node) GetProtocol() uint32 {
 	if x != nil {
 		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Node) GetLostBootId() string {
+	if x != nil {
+		return x.LostBootId
+	}
+	return ""
+}
+
+func (x *Node) GetLostSeq() uint64 {
+	if x != nil {
+		return x.LostSeq
 	}
 	return 0
 }
@@ -1220,7 +1237,7 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\adetails\x18\a \x03(\v2 .wasmatrix.v1.Event.DetailsEntryR\adetails\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x04\n" +
 	"\x04Node\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -1235,7 +1252,10 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x05state\x18\n" +
 	" \x01(\x0e2\x17.wasmatrix.v1.NodeStateR\x05state\x12\x18\n" +
 	"\aversion\x18\v \x01(\tR\aversion\x12\x1a\n" +
-	"\bprotocol\x18\f \x01(\rR\bprotocol\x1a9\n" +
+	"\bprotocol\x18\f \x01(\rR\bprotocol\x12 \n" +
+	"\flost_boot_id\x18\r \x01(\tR\n" +
+	"lostBootId\x12\x19\n" +
+	"\blost_seq\x18\x0e \x01(\x04R\alostSeq\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
