@@ -128,6 +128,9 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 		return admission{failure: rpc.Errorf(rpc.InvalidRequest, "instance %s was moved away from node %s in generation %d", id, a.cfg.NodeName, generation)}
 	}
 	if so.GetStopped() {
+		if before != nil {
+			before.stop(errStopped)
+		}
 		return admission{rec: a.takeStoppedLocked(spec, so)}
 	}
 	if failure := a.roomLocked(spec, before); failure != nil {

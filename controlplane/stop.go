@@ -179,10 +179,8 @@ func (s *Server) stopOnNode(ctx context.Context, l *lead, nodeID string, live []
 func (s *Server) takeStopped(ctx context.Context, l *lead, live []*pb.Instance) ([]*pb.Instance, *rpc.Error) {
 	taken := make([]*pb.Instance, 0, len(live))
 	for _, i := range live {
+		// Also of an orphan: an earlier leader's order to start that generation may still arrive somewhere.
 		order := &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: i.GetGeneration() + 1, MovedFrom: i, Stopped: true}
-		if orphan(i) {
-			order.Generation = i.GetGeneration() // nobody has run it yet
-		}
 		out := s.orderStart(ctx, l, s.cfg.NodeID, i.GetSpec(), []*pb.StartOrder{order}, nil)
 		rec := out.instances[i.GetInstanceId()]
 		if rec == nil {
