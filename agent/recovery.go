@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/wasmatrix/wasmatrix/fact"
 	"github.com/wasmatrix/wasmatrix/journal"
@@ -20,6 +21,10 @@ const (
 	metaEpoch = "epoch" // the node's, as far as it was heard of
 	metaTerm  = "term"  // the highest that an order carried
 )
+
+// diskPatience is how long a start or stop waits for the journal. A disk that takes longer is as good as
+// none, and another node may have a better one.
+const diskPatience = 3 * time.Second
 
 // errLeaving is why the context of an instance ends whose node leaves or ends.
 var errLeaving = errors.New("its node left")
@@ -196,14 +201,16 @@ func (a *Agent) durable(ctx context.Context) error {
 	if a.journal == nil {
 		return nil
 	}
-	err := a.journal.All().Wait(ctx)
-	if err != nil && ctx.Err() == nil {
-		return rpc.Errorf(rpc.ResourceExhausted, "node %s can't keep its journal: %w", a.cfg.NodeName, err)
-	}
-	if err != nil {
+	patient, cancel := context.WithTimeout(ctx, diskPatience)
+	defer cancel()
+	err := a.journal.All().Wait(patient)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
 		return rpc.Errorf(rpc.Timeout, "the disk of node %s has not answered: %w", a.cfg.NodeName, err)
 	}
-	return nil
+	return rpc.Errorf(rpc.ResourceExhausted, "node %s can't keep its journal: %w", a.cfg.NodeName, err)
 }
 
 // runJournal brings the journal to disk until the agent's last instance has ended.

@@ -229,11 +229,35 @@ func (s *Server) carryOut(ctx context.Context, l *lead, req *pb.StartInstanceReq
 		wg.Go(func() {
 			outcome := s.orderStart(ctx, l, nodeID, req.GetSpec(), startOrders(reserved), sources)
 			for _, i := range reserved {
+				if next := s.nextAfterRefusal(l, i, outcome); next != nil {
+					again := s.orderStart(ctx, l, next.GetNodeId(), req.GetSpec(), startOrders([]*pb.Instance{next}), sources)
+					s.settle(l, calls[i.GetInstanceId()], next, again)
+					continue
+				}
 				s.settle(l, calls[i.GetInstanceId()], i, outcome)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// nextAfterRefusal chooses another node, once, for a start that an agent refused as a whole because it has
+// no room, or no disk that keeps its journal; nil where there is none. It is of the next generation: the
+// first agent may be still ending what it began.
+func (s *Server) nextAfterRefusal(l *lead, i *pb.Instance, out startOutcome) *pb.Instance {
+	if out.err == nil || rpc.CodeOf(out.err) != rpc.ResourceExhausted {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	chosen, err := place(s.candidatesLocked(l, i.GetSpec().GetName(), i.GetNodeId()), i.GetSpec(), 1)
+	if err != nil {
+		return nil // the refusal says more
+	}
+	s.cfg.Log.Warn("an agent refused a start; another one is asked", "instance_id", i.GetInstanceId(), "node", i.GetNodeName(), "next", chosen[0].Name, "err", out.err)
+	next := reservation(i.GetInstanceId(), i.GetSpec(), chosen[0], i.GetGeneration()+1)
+	s.view.reserve(next)
+	return next
 }
 
 func startOrders(reserved []*pb.Instance) []*pb.StartOrder {

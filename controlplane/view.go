@@ -78,6 +78,9 @@ func (v *view) replace(nodeID string, at position, all []*pb.Instance) {
 		v.putLocked(i)
 	}
 	v.catchUpLocked(nodeID, at)
+	for id := range v.behind {
+		v.comeBackLocked(id)
+	}
 }
 
 // catchUpLocked forgets the answers that the story of a node has caught up with, and has the others, which a
@@ -116,6 +119,7 @@ func (v *view) advance(nodeID string, after uint64, at position, changed []*pb.I
 		if v.behind[id].GetNodeId() == nodeID {
 			delete(v.behind, id)
 		}
+		v.comeBackLocked(id)
 	}
 	v.nodes[nodeID] = at
 	v.catchUpLocked(nodeID, at)
@@ -162,7 +166,7 @@ func (v *view) putLocked(i *pb.Instance) {
 	v.index.Put(i)
 	delete(v.doubles, i.GetNodeId()+"/"+i.GetInstanceId())
 	switch now := v.index.Get(i.GetInstanceId()); {
-	case !provisional(now):
+	case !provisional(now) && now.GetStatus() != pb.InstanceStatus_INSTANCE_STATUS_STARTING:
 		if left := v.behind[i.GetInstanceId()]; left != nil && left.GetNodeId() != now.GetNodeId() {
 			v.doubleLocked(left) // it has moved
 		}
@@ -171,7 +175,7 @@ func (v *view) putLocked(i *pb.Instance) {
 		v.behind[i.GetInstanceId()] = i
 	}
 	// A reservation ends nobody: what it stands for may yet fail to start.
-	if old == nil || old.GetNodeId() == i.GetNodeId() || provisional(old) || provisional(i) {
+	if old == nil || old.GetNodeId() == i.GetNodeId() || provisional(old) || provisional(i) || v.behind[i.GetInstanceId()] != nil {
 		return
 	}
 	if fact.Merge(old, i) == i {
@@ -311,10 +315,18 @@ func (v *view) reserve(i *pb.Instance) {
 
 // shownLocked is what users see of an instance: while it is being moved, what it does where it is.
 func (v *view) shownLocked(i *pb.Instance) *pb.Instance {
-	if old := v.behind[i.GetInstanceId()]; old != nil && provisional(i) {
+	if old := v.behind[i.GetInstanceId()]; old != nil && (provisional(i) || i.GetStatus() == pb.InstanceStatus_INSTANCE_STATUS_STARTING) {
 		return old
 	}
 	return i
+}
+
+// comeBackLocked puts back what a move stood in front of that came to nothing.
+func (v *view) comeBackLocked(id string) {
+	if old := v.behind[id]; old != nil && v.index.Get(id) == nil {
+		delete(v.behind, id)
+		v.putLocked(old)
+	}
 }
 
 // release takes back the reservation of an instance on a node, unless a true record has replaced it. What
@@ -324,9 +336,6 @@ func (v *view) release(id, nodeID string) {
 	defer v.mu.Unlock()
 	if i := v.index.Get(id); i != nil && provisional(i) && i.GetNodeId() == nodeID {
 		v.index.Remove(id, nodeID)
-		if old := v.behind[id]; old != nil {
-			delete(v.behind, id)
-			v.putLocked(old)
-		}
+		v.comeBackLocked(id)
 	}
 }
