@@ -1,7 +1,11 @@
 package chaos
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -36,8 +40,25 @@ func (r *run) report(round Round, err error) string {
 			fmt.Fprintf(&b, "\n  %s %s %s: %v", e.Time.Format("15:04:05.000"), e.What, e.Fault.Kind, e.Nodes)
 		}
 	}
-	fmt.Fprintf(&b, "\nhistory: %s\nlogs and data of the nodes: %s", r.field.history.Path(), r.Dir)
+	fmt.Fprintf(&b, "\nhistory: %s\nlogs and data of the nodes, and the events of the leader: %s", r.field.history.Path(), r.Dir)
 	return b.String()
+}
+
+// keepEvidence keeps the report, and what the leader remembers of each instance, beside the history.
+func (r *run) keepEvidence(ctx context.Context, round Round, report string) error {
+	ctx, cancel := context.WithTimeout(ctx, r.CommandTimeout+patience)
+	defer cancel()
+	via := r.field.leader(ctx, nil)
+	if via == nil {
+		via = r.field.nodes[0]
+	}
+	events, asked := via.Command(ctx, "events").Output()
+	if asked != nil {
+		asked = fmt.Errorf("keep the events that %s remembers: %w", via.Name, asked)
+	}
+	return errors.Join(asked,
+		os.WriteFile(filepath.Join(r.Dir, fmt.Sprintf("report-%d.txt", round.Number)), []byte(report+"\n"), 0o600),
+		os.WriteFile(filepath.Join(r.Dir, fmt.Sprintf("events-%d.json", round.Number)), events, 0o600))
 }
 
 // summary says in one line what a storm was.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -69,8 +68,8 @@ func (s Storm) Run(ctx context.Context, t rig.T) {
 	for _, round := range Plan(s.Seed, s.Shape) {
 		if err := r.round(ctx, round); err != nil {
 			report := r.report(round, err)
-			if err := os.WriteFile(filepath.Join(s.Dir, fmt.Sprintf("report-%d.txt", round.Number)), []byte(report+"\n"), 0o600); err != nil {
-				t.Errorf("%v", err)
+			if err := r.keepEvidence(ctx, round, report); err != nil {
+				t.Logf("%v", err)
 			}
 			if _, judged := errors.AsType[violations](err); !s.GoOn || !judged {
 				t.Fatal(report)
