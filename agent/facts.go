@@ -40,7 +40,7 @@ type row struct {
 	id   string
 	rec  *pb.Instance // nil for a tombstone
 	seq  uint64
-	gone uint64 // of a tombstone: the generation that must not start here again, plus one; 0 for none
+	gone uint64 // the generation that must not start here any more, plus one; 0 for none
 
 	older, newer *row
 }
@@ -77,7 +77,6 @@ func (f *facts) put(rec *pb.Instance, event *pb.Event) bool {
 		f.unlinkLocked(r)
 	}
 	f.setLocked(r, rec)
-	r.gone = 0
 	f.changedLocked(r, event)
 	return true
 }
@@ -94,7 +93,7 @@ func (f *facts) remove(id string, generation uint64, final bool, event *pb.Event
 	f.unlinkLocked(r)
 	f.setLocked(r, nil)
 	if final {
-		r.gone = generation + 1
+		r.gone = max(r.gone, generation+1)
 	}
 	f.changedLocked(r, event)
 	if f.graves > maxTombstones {
@@ -131,12 +130,32 @@ func (f *facts) seqOf(id string) uint64 {
 	return f.seq
 }
 
-// movedAway says whether this generation of an instance was here and was given away.
-func (f *facts) movedAway(id string, generation uint64) bool {
+// refuse has orders to start an instance be refused from now on up to this generation, for as long as the row lasts.
+func (f *facts) refuse(id string, generation uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r := f.rows[id]
-	return r != nil && r.rec == nil && r.gone > generation
+	if r == nil {
+		r = &row{id: id}
+		f.rows[id] = r
+		f.setLocked(r, nil)
+		f.changedLocked(r, nil)
+	}
+	r.gone = max(r.gone, generation+1)
+	if f.graves > maxTombstones {
+		f.dropTombstonesLocked(maxTombstones / 10)
+	}
+}
+
+// refused returns up to which generation orders to start an instance are to be refused, and whether this one is.
+func (f *facts) refused(id string, generation uint64) (upTo uint64, yes bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.rows[id]
+	if r == nil || r.gone <= generation {
+		return 0, false
+	}
+	return r.gone - 1, true
 }
 
 // load returns what the live instances take up.

@@ -155,14 +155,15 @@ func TestRecordOfALowerGenerationIsTooLate(t *testing.T) {
 
 func TestMovedInstanceIsRememberedByItsTombstone(t *testing.T) {
 	f := newFacts()
+	refuses := func(generation uint64) bool { _, yes := f.refused("i", generation); return yes }
 	f.put(&pb.Instance{InstanceId: "i", Generation: 2}, nil)
 	f.remove("i", 2, true, nil)
-	if !f.movedAway("i", 1) || !f.movedAway("i", 2) || f.movedAway("i", 3) {
+	if upTo, yes := f.refused("i", 1); !yes || upTo != 2 || !refuses(2) || refuses(3) {
 		t.Fatal("want generations up to 2 to be gone, and 3 to be welcome")
 	}
 	f.put(&pb.Instance{InstanceId: "i", Generation: 3}, nil)
 	f.remove("i", 3, false, nil)
-	if f.movedAway("i", 3) {
+	if refuses(3) {
 		t.Fatal("a start that failed was taken for a move")
 	}
 }

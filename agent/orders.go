@@ -44,7 +44,7 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 		}
 		if failure != nil {
 			resp.Failures = append(resp.Failures, &pb.StartFailure{
-				InstanceId: req.GetOrders()[n].GetInstanceId(), ErrorCode: string(failure.Code), Message: failure.Message,
+				InstanceId: req.GetOrders()[n].GetInstanceId(), ErrorCode: string(failure.Code), Message: failure.Message, RefusedGeneration: ad.refusedUpTo,
 			})
 			continue
 		}
@@ -54,6 +54,11 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 	if err := a.durable(ctx); err != nil {
 		a.giveUp(admitted)
 		return nil, err
+	}
+	if len(resp.Instances) > 0 {
+		if err := a.witnessed(ctx, req.GetFence()); err != nil {
+			return nil, err
+		}
 	}
 	if len(resp.Failures) > 0 {
 		a.log.Warn("instances did not start", "name", req.GetSpec().GetName(), "module", hash.Short(),
@@ -95,6 +100,8 @@ type admission struct {
 	instance *instance
 	fresh    bool // the instance is this order's own
 	failure  *rpc.Error
+	// Of a failure: up to which generation this agent was told to refuse the instance.
+	refusedUpTo uint64
 }
 
 // admitAll accepts the orders, or says for each why not, all under one look at term and limits.
@@ -119,13 +126,14 @@ func (a *Agent) admitAll(req *pb.NodeAgentServiceStartInstanceRequest, o *order)
 func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) admission {
 	id, generation := so.GetInstanceId(), so.GetGeneration()
 	before := a.live[id]
+	upTo, refused := a.facts.refused(id, generation)
 	switch rec := a.facts.get(id); {
 	case before != nil && before.generation >= generation:
 		return admission{instance: before}
 	case rec != nil && rec.GetGeneration() >= generation:
 		return admission{rec: rec}
-	case a.facts.movedAway(id, generation):
-		return admission{failure: rpc.Errorf(rpc.InvalidRequest, "instance %s was moved away from node %s in generation %d", id, a.cfg.NodeName, generation)}
+	case refused:
+		return admission{refusedUpTo: upTo, failure: rpc.Errorf(rpc.InvalidRequest, "node %s was told to start instance %s in no generation up to %d: it was moved away, or given up", a.cfg.NodeName, id, upTo)}
 	}
 	if so.GetStopped() {
 		if before != nil {
@@ -202,6 +210,11 @@ func (a *Agent) stopInstances(ctx context.Context, req *pb.NodeAgentServiceStopI
 	if err := a.durable(ctx); err != nil {
 		return nil, err
 	}
+	if !req.GetMoved() { // else it is no news to anybody
+		if err := a.witnessed(ctx, req.GetFence()); err != nil {
+			return nil, err
+		}
+	}
 	return resp, nil
 }
 
@@ -210,7 +223,10 @@ func (a *Agent) stopAll(req *pb.NodeAgentServiceStopInstanceRequest) ([]admissio
 	newer, err := a.fenceLocked(req.GetFence())
 	var known []admission
 	if err == nil {
-		for _, id := range req.GetInstanceIds() {
+		for n, id := range req.GetInstanceIds() {
+			if n < len(req.GetGenerations()) {
+				a.refuseLocked(id, req.GetGenerations()[n])
+			}
 			if ad := a.stopLocked(id, req.GetMoved()); ad != (admission{}) {
 				known = append(known, ad)
 			}
@@ -219,6 +235,17 @@ func (a *Agent) stopAll(req *pb.NodeAgentServiceStopInstanceRequest) ([]admissio
 	a.mu.Unlock()
 	a.tellLeader(newer)
 	return known, err
+}
+
+// refuseLocked has an order to start an instance be refused that a stop of it has overtaken.
+func (a *Agent) refuseLocked(id string, generation uint64) {
+	if i := a.live[id]; i != nil && i.generation >= generation {
+		return
+	}
+	if rec := a.facts.get(id); rec != nil && rec.GetGeneration() >= generation {
+		return
+	}
+	a.facts.refuse(id, generation)
 }
 
 func (a *Agent) stopLocked(id string, moved bool) admission {

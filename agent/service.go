@@ -32,10 +32,15 @@ func (s *agentService) StopInstance(ctx context.Context, req *pb.NodeAgentServic
 }
 
 // QueryInstance implements the RPC of that name.
-func (s *agentService) QueryInstance(_ context.Context, req *pb.NodeAgentServiceQueryInstanceRequest) (*pb.NodeAgentServiceQueryInstanceResponse, error) {
+func (s *agentService) QueryInstance(ctx context.Context, req *pb.NodeAgentServiceQueryInstanceRequest) (*pb.NodeAgentServiceQueryInstanceResponse, error) {
 	rec := s.agent.facts.get(req.GetInstanceId())
 	if rec == nil {
 		return nil, s.agent.notFound(req.GetInstanceId())
+	}
+	if req.GetFence() != nil {
+		if err := s.agent.witnessed(ctx, req.GetFence()); err != nil {
+			return nil, err
+		}
 	}
 	return &pb.NodeAgentServiceQueryInstanceResponse{Instance: rec}, nil
 }

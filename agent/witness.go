@@ -3,64 +3,66 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
+	"maps"
+	"slices"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
-// WaitWitnessed waits until a voter on another node has all that happened here so far, so that it
-// survives this host. It does not wait where no other node votes.
-func (a *Agent) WaitWitnessed(ctx context.Context) error {
+// witnessed waits until most of the voters know all that has happened here so far. Whoever leads later has
+// heard from one of them before it takes this node's instances out of its hands: so what was acknowledged
+// survives this host, and a cut that has the leader and this host on the losing side. The leader that gave
+// the order knows from the answer.
+func (a *Agent) witnessed(ctx context.Context, order *pb.Fence) error {
 	seq := a.facts.position()
 	for {
 		changed := a.voters.Changed()
-		others := a.reports.toOthers()
-		if !a.othersVote() {
+		know, heard := a.reports.whoKnows(seq, order)
+		if 2*know > len(order.GetVoterIds()) || len(order.GetVoterIds()) == 0 {
 			return nil
 		}
-		heard := make([]<-chan struct{}, 0, len(others))
-		for _, s := range others {
-			seen, more := s.progress()
-			if seen >= seq {
-				return nil
-			}
-			heard = append(heard, more)
-		}
 		if err := waitAny(ctx, changed, heard...); err != nil {
-			return fmt.Errorf("no voter on another node has heard of it yet: %w", err)
+			return rpc.Errorf(rpc.Timeout, "node %s has done it, but only %d of %d voters know of it yet: %w", a.cfg.NodeName, know, len(order.GetVoterIds()), err)
 		}
 	}
+}
+
+// whoKnows counts the voters that know all up to seq: who gave the order, this node, and those whose
+// acknowledgement has come. The channels are closed when there may be more.
+func (r *reports) whoKnows(seq uint64, order *pb.Fence) (know int, heard []<-chan struct{}) {
+	knowing := map[string]bool{order.GetLeaderId(): true, r.agent.cfg.NodeID: true}
+	for _, s := range r.all() {
+		seen, more := s.progress()
+		heard = append(heard, more)
+		if seen >= seq {
+			knowing[s.voter.NodeID] = true
+		}
+	}
+	for _, id := range order.GetVoterIds() {
+		if knowing[id] {
+			know++
+		}
+	}
+	return know, heard
 }
 
 // Witnessed says whether a voter on another node has the newest record of an instance of this agent.
 func (a *Agent) Witnessed(id string) bool {
 	seq := a.facts.seqOf(id)
-	for _, s := range a.reports.toOthers() {
-		if seen, _ := s.progress(); seen >= seq {
+	for _, s := range a.reports.all() {
+		if seen, _ := s.progress(); seen >= seq && s.voter.NodeID != a.cfg.NodeID {
 			return true
 		}
 	}
 	return false
 }
 
-func (a *Agent) othersVote() bool {
-	for _, v := range a.voters.Voters() {
-		if v.NodeID != a.cfg.NodeID {
-			return true
-		}
-	}
-	return false
-}
-
-// toOthers returns the streams to voters on other nodes.
-func (r *reports) toOthers() []*reportStream {
+// all returns the streams.
+func (r *reports) all() []*reportStream {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var others []*reportStream
-	for v, s := range r.streams {
-		if v.NodeID != r.agent.cfg.NodeID {
-			others = append(others, s)
-		}
-	}
-	return others
+	return slices.Collect(maps.Values(r.streams))
 }
 
 // progress returns what the voter has acknowledged, and a channel that is closed when that changes.

@@ -81,25 +81,34 @@ func (s *Server) pullCopies(ctx context.Context, voter cluster.Member, of []stri
 		if piece.GetMore() {
 			continue
 		}
-		if piece.GetNodeId() == "" {
+		if id := piece.GetNodeId(); id == "" {
 			s.view.adopt(all)
-		} else if slices.Contains(of, piece.GetNodeId()) && s.knowsMore(piece) {
-			at := position{piece.GetBootId(), piece.GetSeq()}
-			s.view.replace(piece.GetNodeId(), at, s.view.trusted(piece.GetNodeId(), at, all))
+		} else if slices.Contains(of, id) {
+			s.takeCopy(id, position{piece.GetBootId(), piece.GetSeq()}, piece.GetSilentFor().AsDuration(), all)
 		}
 		all = nil
 	}
 }
 
-// knowsMore says whether a voter's copy of a node is newer than this node's. Of two lives of an agent the
-// one that was heard of last is the later.
-func (s *Server) knowsMore(copied *pb.ListCopiesResponse) bool {
-	ours := s.view.position(copied.GetNodeId())
-	if ours.BootID == copied.GetBootId() {
-		return copied.GetSeq() > ours.Seq
+// takeCopy takes a voter's copy of a node over, if it is newer than this node's.
+func (s *Server) takeCopy(nodeID string, at position, silentFor time.Duration, all []*pb.Instance) {
+	s.copying.Lock()
+	defer s.copying.Unlock()
+	if s.isNews(nodeID, at, silentFor) {
+		s.view.replace(nodeID, at, s.view.trusted(nodeID, at, all))
+		s.reporters.copied(nodeID, silentFor)
 	}
-	silent, ever := s.reporters.silence(copied.GetNodeId())
-	return !ever || copied.GetSilentFor().AsDuration() < silent
+}
+
+// isNews says whether a voter's copy of a node is newer than this node's. Of two lives of an agent the
+// one that was heard of last is the later.
+func (s *Server) isNews(nodeID string, copied position, silentFor time.Duration) bool {
+	ours := s.view.position(nodeID)
+	if copied.BootID == "" || ours.BootID == copied.BootID {
+		return copied.BootID != "" && copied.Seq > ours.Seq
+	}
+	silent, ever := s.reporters.silence(nodeID)
+	return !ever || silentFor < silent
 }
 
 // ListCopies tells what this node knows of nodes that can't be asked themselves.

@@ -1,14 +1,61 @@
 package controlplane
 
 import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
-// A start is acknowledged when a voter on another host than the instance's has its record. Where the
-// leader is on another host, it is that voter; of its own host's instances another voter must have
-// heard, where there is one.
+// A start or stop is acknowledged when most of the voters have the record of it, counting the instance's own node:
+// no leader can be elected without one of them, and none declares a node lost before it has asked most of them for
+// what they know of it (loss.go). The agents wait for that before they answer an order (agent/witness.go).
+
+// confirmTimeout is how long one node may take to say that most voters know its story. Then the caller had better ask
+// again: by that time the node may count as gone.
+const confirmTimeout = 3 * time.Second
+
+// confirm waits until most voters have records that were there already, before they are acknowledged: an earlier
+// leader may have gone before they had. Of a node that can't be asked, what this leader has is what there is.
+func (s *Server) confirm(ctx context.Context, l *lead, known []*pb.Instance) error {
+	ofNode := map[string]string{} // node id → the id of any of its instances
+	for _, i := range known {
+		ofNode[i.GetNodeId()] = i.GetInstanceId()
+	}
+	var g errgroup.Group
+	for nodeID, id := range ofNode {
+		m, ok := s.member(nodeID)
+		if !ok || !reachable(m) {
+			continue
+		}
+		g.Go(func() error {
+			agent, err := s.agent(m)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+			defer cancel()
+			_, err = agent.QueryInstance(ctx, &pb.NodeAgentServiceQueryInstanceRequest{InstanceId: id, Fence: s.fenceFor(l, nodeID)})
+			if err == nil || rpc.CodeOf(err) == rpc.InstanceNotFound { // it has gone on since
+				return nil
+			}
+			e := rpc.FromError(err)
+			if ctx.Err() != nil {
+				e.Code = rpc.CommunicationFailure
+			}
+			return rpc.Errorf(e.Code, "instance %s on node %s: %s", id, m.Name, e.Message)
+		})
+	}
+	err := g.Wait()
+	if err != nil && l.ctx.Err() != nil { // cut short by the end of the leadership
+		return s.notLeading()
+	}
+	return err
+}
 
 // witnessLocked marks a record of another node as witnessed: this node has it now. The record has just
 // come off the wire, and nobody else reads it yet, or it is marked already.

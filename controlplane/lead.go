@@ -35,6 +35,8 @@ type lead struct {
 	began time.Time
 	// Closed when the view is rebuilt as far as it will be.
 	recovered chan struct{}
+	// Has a token when unanswered has grown.
+	moreUnanswered chan struct{}
 
 	mu sync.Mutex // guards all below
 
@@ -43,7 +45,9 @@ type lead struct {
 	asking   map[string]struct{}   // ids of nodes that are being asked now
 	starts   map[string]*startCall // by instance id; starts under way
 	stopping map[string]int        // by instance id; stops under way, which no move may undo
-	seen     map[string]string     // node id → the state last seen, for events
+	// By instance id: when a first start got no answer last, whose caller has not asked again since.
+	unanswered map[string]time.Time
+	seen       map[string]string // node id → the state last seen, for events
 }
 
 // Run follows the leadership of the cluster until ctx ends, and leads while it is this node's.
@@ -102,17 +106,21 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	}
 	s.view.setEpochs(s.fsm.Nodes(), s.reporters.reporting) // a follower hears of a loss a little later than the log has it
 	l := &lead{
-		ctx:       ctx,
-		began:     began,
-		fence:     &pb.Fence{Term: term, LeaderId: s.cfg.NodeID, LeaderAddr: s.cfg.RPCAddr},
-		recovered: make(chan struct{}),
-		answered:  map[string]struct{}{},
-		gone:      map[string]struct{}{},
-		asking:    map[string]struct{}{},
-		starts:    map[string]*startCall{},
-		stopping:  map[string]int{},
-		seen:      map[string]string{},
+		ctx:            ctx,
+		began:          began,
+		fence:          &pb.Fence{Term: term, LeaderId: s.cfg.NodeID, LeaderAddr: s.cfg.RPCAddr},
+		recovered:      make(chan struct{}),
+		answered:       map[string]struct{}{},
+		gone:           map[string]struct{}{},
+		asking:         map[string]struct{}{},
+		starts:         map[string]*startCall{},
+		stopping:       map[string]int{},
+		unanswered:     map[string]time.Time{},
+		moreUnanswered: make(chan struct{}, 1),
+		seen:           map[string]string{},
 	}
+	s.view.dropReservations()
+	defer s.view.dropReservations()
 	s.setLead(l)
 	defer s.setLead(nil)
 	s.clusterEvent("leader.elected", s.cfg.NodeID, s.cfg.NodeName, nil)
@@ -124,6 +132,7 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	g.Go(func() error { s.watchLosses(l); return nil })
 	g.Go(func() error { s.relocate(l); return nil })
 	g.Go(func() error { s.careForModules(l); return nil })
+	g.Go(func() error { s.giveUpUnanswered(l); return nil })
 	select {
 	case <-l.recovered:
 		log.Info("leading", "duration", time.Since(began), "missing", s.missing(l))
@@ -151,7 +160,10 @@ func (s *Server) waitNamed(ctx context.Context) bool {
 // fenceFor is the fence of an order to a node.
 func (s *Server) fenceFor(l *lead, nodeID string) *pb.Fence {
 	node, _ := s.fsm.Node(nodeID)
-	return &pb.Fence{Term: l.fence.GetTerm(), LeaderId: l.fence.GetLeaderId(), LeaderAddr: l.fence.GetLeaderAddr(), NodeEpoch: node.GetEpoch()}
+	return &pb.Fence{
+		Term: l.fence.GetTerm(), LeaderId: l.fence.GetLeaderId(), LeaderAddr: l.fence.GetLeaderAddr(),
+		NodeEpoch: node.GetEpoch(), VoterIds: s.cluster.Voters(),
+	}
 }
 
 func (s *Server) setLead(l *lead) {
@@ -365,6 +377,7 @@ func (s *Server) pullFrom(ctx context.Context, fence *pb.Fence, m cluster.Member
 			return err
 		}
 		if page.GetUnchanged() {
+			s.reporters.copied(m.NodeID, 0)
 			return nil
 		}
 		at = position{page.GetBootId(), page.GetSeq()}
@@ -374,6 +387,7 @@ func (s *Server) pullFrom(ctx context.Context, fence *pb.Fence, m cluster.Member
 		return errors.New("the agent's list has no boot id")
 	}
 	s.view.replace(m.NodeID, at, all)
+	s.reporters.copied(m.NodeID, 0)
 	return nil
 }
 
@@ -415,7 +429,7 @@ func (s *Server) stopDoublesOn(l *lead, nodeID string, doubles []*pb.Instance) {
 	if !ok || !reachable(m) {
 		return // it is told when it is back
 	}
-	if err := s.orderStop(l.ctx, l, m, ids(doubles), true); err != nil {
+	if _, err := s.orderStop(l.ctx, l, m, doubles, true); err != nil {
 		s.cfg.Log.Warn("an instance that runs elsewhere by now could not be stopped; trying again", "node", m.Name, "err", err)
 		return
 	}

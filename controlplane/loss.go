@@ -2,9 +2,13 @@ package controlplane
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/fact"
@@ -38,8 +42,9 @@ func (s *Server) watchLosses(l *lead) {
 		for id, sus := range suspects {
 			switch s.judge(l, sus, suspects) {
 			case lost:
-				s.declareLost(l, sus.member)
-				delete(suspects, id)
+				if s.declareLost(l, sus.member) {
+					delete(suspects, id)
+				}
 			case tooMany:
 				if _, told := warned[id]; !told {
 					warned[id] = struct{}{}
@@ -103,7 +108,11 @@ const (
 
 // judge decides about one suspect now.
 func (s *Server) judge(l *lead, sus *suspect, all map[string]*suspect) verdict {
-	if !s.missed(l, sus.member.NodeID) {
+	missed, err := s.missed(l, sus.member.NodeID)
+	if err != nil {
+		s.cfg.Log.Warn("a node is gone, but a voter that knows more of it does not tell; asking again", "node", sus.member.Name, "err", err)
+	}
+	if !missed || err != nil {
 		sus.confirmed = time.Time{}
 		return unsure
 	}
@@ -140,15 +149,16 @@ func (s *Server) tooManyVanished(sus *suspect, all map[string]*suspect) bool {
 }
 
 // missed says whether this node and most of the voters, itself among them, miss a node: no report
-// stream from it is open, and it does not answer.
-func (s *Server) missed(l *lead, nodeID string) bool {
+// stream from it is open, and it does not answer. What those voters know of it this node knows then, too: what was
+// acknowledged is known to most voters (agent/witness.go), so to one of those at least.
+func (s *Server) missed(l *lead, nodeID string) (bool, error) {
 	if !missing(s.checkNode(l.ctx, nodeID)) {
-		return false
+		return false, nil
 	}
 	voters := s.cluster.Voters()
 	votes := 0
 	var (
-		wg sync.WaitGroup
+		g  errgroup.Group
 		mu sync.Mutex // guards votes
 	)
 	for _, id := range voters {
@@ -162,27 +172,38 @@ func (s *Server) missed(l *lead, nodeID string) bool {
 		if !ok || !reachable(m) {
 			continue
 		}
-		wg.Go(func() {
+		g.Go(func() error {
 			ctx, cancel := context.WithTimeout(l.ctx, 2*callTimeout) // it makes a call of its own
 			defer cancel()
-			conn, err := s.peers.Conn(m.RPCAddr)
-			if err != nil {
-				return
-			}
-			seen, err := pb.NewControlPlaneServiceClient(conn).CheckNode(ctx, &pb.CheckNodeRequest{NodeId: nodeID})
+			seen, err := s.askAbout(ctx, m, nodeID)
 			if err != nil {
 				s.cfg.Log.Debug("a voter did not say what it sees of a node", "node", m.Name, "of", nodeID, "err", err)
-				return
+				return nil // it has no vote then
 			}
-			if missing(seen) {
-				mu.Lock()
-				votes++
-				mu.Unlock()
+			if !missing(seen) {
+				return nil
 			}
+			if s.isNews(nodeID, position{seen.GetBootId(), seen.GetSeq()}, seen.GetSilentFor().AsDuration()) {
+				if err := s.pullCopies(ctx, m, []string{nodeID}); err != nil {
+					return fmt.Errorf("ask node %s: %w", m.Name, err)
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			votes++
+			return nil
 		})
 	}
-	wg.Wait()
-	return votes >= len(voters)/2+1
+	err := g.Wait()
+	return votes >= len(voters)/2+1, err
+}
+
+func (s *Server) askAbout(ctx context.Context, voter cluster.Member, nodeID string) (*pb.CheckNodeResponse, error) {
+	conn, err := s.peers.Conn(voter.RPCAddr)
+	if err != nil {
+		return nil, err
+	}
+	return pb.NewControlPlaneServiceClient(conn).CheckNode(ctx, &pb.CheckNodeRequest{NodeId: nodeID})
 }
 
 func missing(seen *pb.CheckNodeResponse) bool {
@@ -199,7 +220,11 @@ func (s *Server) CheckNode(ctx context.Context, req *pb.CheckNodeRequest) (*pb.C
 
 func (s *Server) checkNode(ctx context.Context, nodeID string) *pb.CheckNodeResponse {
 	m, _ := s.member(nodeID)
-	seen := &pb.CheckNodeResponse{Alive: reachable(m), Reporting: s.reporters.reporting(nodeID)}
+	at := s.view.position(nodeID)
+	seen := &pb.CheckNodeResponse{Alive: reachable(m), Reporting: s.reporters.reporting(nodeID), BootId: at.BootID, Seq: at.Seq}
+	if silent, ever := s.reporters.silence(nodeID); ever {
+		seen.SilentFor = durationpb.New(silent)
+	}
 	if seen.GetAlive() || seen.GetReporting() {
 		return seen // no need to call
 	}
@@ -220,15 +245,15 @@ func (s *Server) answers(ctx context.Context, m cluster.Member) bool {
 	return err == nil || code == rpc.InstanceNotFound || code == rpc.InvalidRequest
 }
 
-// declareLost takes a node's instances out of its hands, once the log says so.
-func (s *Server) declareLost(l *lead, m cluster.Member) {
+// declareLost takes a node's instances out of its hands, once the log says so. It says whether that is done.
+func (s *Server) declareLost(l *lead, m cluster.Member) bool {
 	n, ok := s.fsm.Node(m.NodeID)
 	if !ok {
-		return
+		return true
 	}
 	if err := s.cluster.VerifyLeader(l.ctx); err != nil {
 		s.cfg.Log.Warn("a node is lost, but this one does not lead for sure; looking again", "node", m.Name, "err", err)
-		return
+		return false
 	}
 	ran := slices.DeleteFunc(s.view.onNode(m.NodeID), func(i *pb.Instance) bool { return !fact.Live(i.GetStatus()) })
 	known := s.view.position(m.NodeID)
@@ -237,7 +262,7 @@ func (s *Server) declareLost(l *lead, m cluster.Member) {
 	}}}
 	if err := s.cluster.Apply(l.ctx, cmd); err != nil {
 		s.cfg.Log.Warn("a node is lost, but that could not be written down; trying again", "node", m.Name, "err", err)
-		return
+		return false
 	}
 	s.view.setEpochs(s.fsm.Nodes(), s.reporters.reporting) // or followEpochs has, on hearing of it
 	s.cfg.Log.Warn("a node was lost: what ran there is started elsewhere", "lost", m.Name, "node_id", m.NodeID, "instances", len(ran))
@@ -250,6 +275,7 @@ func (s *Server) declareLost(l *lead, m cluster.Member) {
 			})
 		}
 	}
+	return true
 }
 
 // followEpochs takes what lost nodes ran out of their hands, on every node that has copies.

@@ -105,6 +105,7 @@ func (s *Server) ListMembers(ctx context.Context, req *pb.ListMembersRequest) (*
 // members joins what gossip sees with what the metadata and the view know, by name.
 func (s *Server) members() []*pb.Member {
 	leader := s.cluster.Leadership().NodeID
+	follows := slices.Contains(s.cluster.Voters(), s.cfg.NodeID) // the log; elsewhere the metadata is of long ago
 	var all []*pb.Member
 	for _, m := range s.cluster.Members() {
 		usage := s.view.usage(m.NodeID)
@@ -119,7 +120,7 @@ func (s *Server) members() []*pb.Member {
 			case m.State != "alive":
 			case s.suspected(m.NodeID):
 				member.State = "suspect"
-			case n.GetState() == pb.NodeState_NODE_STATE_DRAINING:
+			case follows && n.GetState() == pb.NodeState_NODE_STATE_DRAINING:
 				member.State = "draining"
 			}
 		}

@@ -62,9 +62,8 @@ func (c simulatedCluster) TransferLeadership(context.Context) error {
 
 type discardEvents struct{}
 
-func (discardEvents) RecordEvent(*pb.Event)               {}
-func (discardEvents) Witnessed(string) bool               { return false }
-func (discardEvents) WaitWitnessed(context.Context) error { return nil }
+func (discardEvents) RecordEvent(*pb.Event) {}
+func (discardEvents) Witnessed(string) bool { return false }
 
 func serveAgents(tb testing.TB, nodes, each int) simulatedCluster {
 	tb.Helper()

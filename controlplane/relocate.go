@@ -61,9 +61,11 @@ func (s *Server) relocateOne(l *lead, i *pb.Instance) {
 	order := &pb.StartOrder{InstanceId: id, Generation: reserved.GetGeneration(), MovedFrom: i}
 	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources(nil))
 	if failure := out.failures[id]; failure != nil {
-		s.view.exchange(reserved, s.waitingFor(i, "node "+reserved.GetNodeName()+": "+failure.GetMessage()))
+		waits := waitingFor(i, "node "+reserved.GetNodeName()+": "+failure.GetMessage())
+		waits.Generation = max(waits.GetGeneration(), failure.GetRefusedGeneration()+1)
+		s.view.exchange(reserved, waits)
 	} else if out.err != nil && !outcomeUnknown(rpc.CodeOf(out.err)) {
-		s.view.exchange(reserved, s.waitingFor(i, "node "+reserved.GetNodeName()+": "+rpc.FromError(out.err).Message))
+		s.view.exchange(reserved, waitingFor(i, "node "+reserved.GetNodeName()+": "+rpc.FromError(out.err).Message))
 	}
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {
@@ -91,7 +93,7 @@ func (s *Server) reserveRelocation(l *lead, i *pb.Instance) (*pb.Instance, *star
 		chosen, err := place(s.candidatesLocked(l, i.GetSpec().GetName(), ""), i.GetSpec(), 1)
 		if err != nil {
 			if reason := "waits for a node: " + err.Error(); i.GetLastError() != reason {
-				s.view.exchange(i, s.waitingFor(i, reason))
+				s.view.exchange(i, waitingFor(i, reason))
 			}
 			return nil, nil
 		}
@@ -109,7 +111,7 @@ func (s *Server) reserveRelocation(l *lead, i *pb.Instance) (*pb.Instance, *star
 }
 
 // waitingFor is an orphan with what it waits for.
-func (s *Server) waitingFor(i *pb.Instance, reason string) *pb.Instance {
+func waitingFor(i *pb.Instance, reason string) *pb.Instance {
 	now := proto.CloneOf(i)
 	now.NodeId, now.NodeName, now.NodeEpoch = "", "", 0
 	now.Status, now.PlacedAt, now.Revision = pb.InstanceStatus_INSTANCE_STATUS_RESTARTING, endOfTime, 0

@@ -16,6 +16,7 @@ type reporters struct {
 	newest map[string]int
 	open   map[string]int
 	heard  map[string]time.Time // when its newest message came
+	told   map[string]time.Time // when the voter had heard it whose copy of it this node has
 }
 
 // begin counts a new stream of a node. Its end is to be told to end.
@@ -50,12 +51,26 @@ func (r *reporters) hear(nodeID string, life int) bool {
 	return true
 }
 
-// silence returns for how long nothing has come from a node, if anything ever did.
+// copied notes that a voter's copy of a node was taken over, which that voter had from it so long ago.
+func (r *reporters) copied(nodeID string, silentFor time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.told == nil {
+		r.told = map[string]time.Time{}
+	}
+	r.told[nodeID] = time.Now().Add(-silentFor)
+}
+
+// silence returns for how long nothing has come from a node, to here or to the voter whose copy this node
+// took over, if anything ever did.
 func (r *reporters) silence(nodeID string) (_ time.Duration, ever bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at, ever := r.heard[nodeID]
-	return time.Since(at), ever
+	heard, ever := r.heard[nodeID]
+	if told, also := r.told[nodeID]; also && told.After(heard) {
+		heard, ever = told, true
+	}
+	return time.Since(heard), ever
 }
 
 // reporting says whether a stream of the node is open and has not been silent for too long.

@@ -73,8 +73,6 @@ type LocalAgent interface {
 	RecordEvent(e *pb.Event)
 	// Witnessed says whether a voter on another node has the newest record of an instance of this node.
 	Witnessed(instanceID string) bool
-	// WaitWitnessed waits until such a voter has all of this node, where there is one.
-	WaitWitnessed(ctx context.Context) error
 }
 
 // Server is one node's part of the control plane: it gathers facts while it is a voter, and acts on
@@ -91,6 +89,8 @@ type Server struct {
 	view      *view
 	events    *eventLog
 	reporters reporters
+
+	copying sync.Mutex // held while a voter's copy is compared with this node's and taken over; taken before view.mu
 
 	mu   sync.Mutex // guards lead
 	lead *lead      // nil while this node does not lead

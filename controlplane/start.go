@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -21,6 +22,7 @@ type startCall struct {
 	done     chan struct{} // closed when the outcome is there
 	instance *pb.Instance
 	failure  *pb.StartFailure
+	known    bool // it was there already
 }
 
 // StartInstance places the instances, all or none, and has their agents start them.
@@ -47,6 +49,7 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 	s.carryOut(ctx, l, req, calls, mine)
 
 	resp := &pb.StartInstanceResponse{}
+	var known []*pb.Instance
 	for _, id := range req.GetInstanceIds() {
 		call := calls[id]
 		select {
@@ -62,7 +65,13 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 			resp.Failures = append(resp.Failures, call.failure)
 		default:
 			resp.Instances = append(resp.Instances, call.instance)
+			if call.known {
+				known = append(known, call.instance)
+			}
 		}
+	}
+	if err := s.confirm(ctx, l, known); err != nil {
+		return nil, err
 	}
 	s.durable(resp.GetInstances())
 	return resp, nil
@@ -161,7 +170,7 @@ func (s *Server) unplaced(l *lead, err error) error {
 func finished(i *pb.Instance) *startCall {
 	done := make(chan struct{})
 	close(done)
-	return &startCall{done: done, instance: i}
+	return &startCall{done: done, instance: i, known: true}
 }
 
 func reservation(id string, spec *pb.InstanceSpec, on candidate, generation uint64) *pb.Instance {
@@ -241,21 +250,24 @@ func (s *Server) carryOut(ctx context.Context, l *lead, req *pb.StartInstanceReq
 	wg.Wait()
 }
 
-// nextAfterRefusal chooses another node, once, for a start that an agent refused as a whole because it has
-// no room, or no disk that keeps its journal; nil where there is none. It is of the next generation: the
-// first agent may be still ending what it began.
+// nextAfterRefusal chooses a node again, once, for a start that an agent refused: as a whole, because it has
+// no room, or no disk that keeps its journal; or since that generation was given up. nil where there is none. It is
+// of a later generation: the first agent may be still ending what it began.
 func (s *Server) nextAfterRefusal(l *lead, i *pb.Instance, out startOutcome) *pb.Instance {
-	if out.err == nil || rpc.CodeOf(out.err) != rpc.ResourceExhausted {
+	generation, except, reason := i.GetGeneration()+1, i.GetNodeId(), out.err
+	if refused := out.failures[i.GetInstanceId()]; refused.GetRefusedGeneration() >= i.GetGeneration() {
+		generation, except, reason = refused.GetRefusedGeneration()+1, "", errors.New(refused.GetMessage())
+	} else if out.err == nil || rpc.CodeOf(out.err) != rpc.ResourceExhausted {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	chosen, err := place(s.candidatesLocked(l, i.GetSpec().GetName(), i.GetNodeId()), i.GetSpec(), 1)
+	chosen, err := place(s.candidatesLocked(l, i.GetSpec().GetName(), except), i.GetSpec(), 1)
 	if err != nil {
 		return nil // the refusal says more
 	}
-	s.cfg.Log.Warn("an agent refused a start; another one is asked", "instance_id", i.GetInstanceId(), "node", i.GetNodeName(), "next", chosen[0].Name, "err", out.err)
-	next := reservation(i.GetInstanceId(), i.GetSpec(), chosen[0], i.GetGeneration()+1)
+	s.cfg.Log.Warn("an agent refused a start; trying again", "instance_id", i.GetInstanceId(), "node", i.GetNodeName(), "next", chosen[0].Name, "err", reason)
+	next := reservation(i.GetInstanceId(), i.GetSpec(), chosen[0], generation)
 	s.view.reserve(next)
 	return next
 }
@@ -289,9 +301,6 @@ func (s *Server) orderStart(ctx context.Context, l *lead, nodeID string, spec *p
 	resp, err := agent.StartInstance(ctx, &pb.NodeAgentServiceStartInstanceRequest{
 		Fence: s.fenceFor(l, nodeID), Spec: spec, Orders: orders, ModuleSources: sources,
 	})
-	if err == nil && nodeID == s.cfg.NodeID {
-		err = s.local.WaitWitnessed(ctx) // else it would die with this host, unseen
-	}
 	if err != nil {
 		return startOutcome{err: err}
 	}
@@ -308,6 +317,7 @@ func (s *Server) orderStart(ctx context.Context, l *lead, nodeID string, spec *p
 // settle notes the outcome of one start and lets go of those who wait for it.
 func (s *Server) settle(l *lead, call *startCall, reserved *pb.Instance, out startOutcome) {
 	id, nodeID := reserved.GetInstanceId(), reserved.GetNodeId()
+	unanswered := false
 	switch {
 	case out.instances[id] != nil:
 		call.instance = out.instances[id]
@@ -321,20 +331,24 @@ func (s *Server) settle(l *lead, call *startCall, reserved *pb.Instance, out sta
 			e = rpc.FromError(s.notLeading())
 		}
 		call.failure = &pb.StartFailure{InstanceId: id, ErrorCode: string(e.Code), Message: "node " + reserved.GetNodeName() + ": " + e.Message}
-		if !outcomeUnknown(e.Code) {
+		if unanswered = outcomeUnknown(e.Code); !unanswered {
 			s.view.release(id, nodeID)
 		}
 	default:
+		unanswered = true
 		call.failure = &pb.StartFailure{InstanceId: id, ErrorCode: string(rpc.Internal), Message: "node " + reserved.GetNodeName() + " did not say what became of it"}
 	}
 	l.mu.Lock()
 	delete(l.starts, id)
+	if unanswered && s.view.firstStart(reserved) {
+		l.noteUnansweredLocked(id)
+	}
 	l.mu.Unlock()
 	close(call.done)
 }
 
 // outcomeUnknown says whether an order that ended with this code may have been carried out all the
-// same. Its reservation stays, so that a retry of the id goes to the same node.
+// same. Its reservation stays, so that a retry of the id goes to the same node, until it is given up (unanswered.go).
 func outcomeUnknown(c rpc.Code) bool {
 	return c == rpc.CommunicationFailure || c == rpc.Timeout || c == rpc.Internal || c == rpc.NoLeader
 }

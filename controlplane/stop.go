@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/wasmatrix/wasmatrix/cluster"
@@ -29,6 +30,7 @@ func (s *Server) StopInstance(ctx context.Context, req *pb.StopInstanceRequest) 
 	defer l.endStops(wanted)
 	resp := &pb.StopInstanceResponse{}
 	byNode := map[string][]*pb.Instance{}
+	var ended []*pb.Instance
 	for _, i := range wanted {
 		if err := s.waitStarted(ctx, l, i.GetInstanceId()); err != nil {
 			return nil, err
@@ -39,14 +41,17 @@ func (s *Server) StopInstance(ctx context.Context, req *pb.StopInstanceRequest) 
 		if fact.Live(i.GetStatus()) {
 			byNode[i.GetNodeId()] = append(byNode[i.GetNodeId()], i)
 		} else {
-			resp.Instances = append(resp.Instances, i)
+			ended = append(ended, i)
 		}
 	}
 	stopped, notes, err := s.stopOnNodes(ctx, l, byNode)
-	resp.Instances, resp.Notes = append(resp.Instances, stopped...), notes
 	if err != nil {
 		return nil, err
 	}
+	if err := s.confirm(ctx, l, ended); err != nil {
+		return nil, err
+	}
+	resp.Instances, resp.Notes = slices.Concat(ended, stopped), notes
 	s.durable(resp.GetInstances())
 	return resp, nil
 }
@@ -156,21 +161,26 @@ func (s *Server) stopOnNode(ctx context.Context, l *lead, nodeID string, live []
 		}
 		return taken, note, err
 	}
-	if err := s.orderStop(ctx, l, m, ids(live), false); err != nil {
+	unknown, err := s.orderStop(ctx, l, m, live, false)
+	if err != nil {
 		if l.ctx.Err() != nil { // cut short by the end of the leadership
 			err = s.notLeading()
 		}
 		e := rpc.FromError(err)
 		return nil, "", rpc.Errorf(e.Code, "%s on node %s could not be stopped: %s", describe(live), name, e.Message)
 	}
-	ended := make([]*pb.Instance, 0, len(live))
+	// What the agent has never heard of is refused there from now on; the stop is a fact all the same.
+	ended, failed := s.takeStopped(ctx, l, unknown)
 	for _, i := range live {
+		if slices.Contains(unknown, i) {
+			continue
+		}
 		if now := s.view.get(i.GetInstanceId()); now != nil {
 			i = now
 		}
 		ended = append(ended, i)
 	}
-	return ended, "", nil
+	return ended, "", failed
 }
 
 // takeStopped stops instances that no node has, or one that can't be reached: this node's agent takes
@@ -197,41 +207,30 @@ func (s *Server) takeStopped(ctx context.Context, l *lead, live []*pb.Instance) 
 }
 
 // orderStop has an agent stop instances and takes its records into the view. With moved, the agent
-// forgets them.
-func (s *Server) orderStop(ctx context.Context, l *lead, m cluster.Member, instanceIDs []string, moved bool) error {
+// forgets them. Those that it has never heard of it refuses to start from now on; without moved, they are returned.
+func (s *Server) orderStop(ctx context.Context, l *lead, m cluster.Member, instances []*pb.Instance, moved bool) (unknown []*pb.Instance, err error) {
 	agent, err := s.agent(m)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	resp, err := agent.StopInstance(ctx, &pb.NodeAgentServiceStopInstanceRequest{Fence: s.fenceFor(l, m.NodeID), InstanceIds: instanceIDs, Moved: moved})
-	if err != nil {
-		return err
+	order := &pb.NodeAgentServiceStopInstanceRequest{Fence: s.fenceFor(l, m.NodeID), Moved: moved}
+	for _, i := range instances {
+		order.InstanceIds = append(order.InstanceIds, i.GetInstanceId())
+		order.Generations = append(order.Generations, i.GetGeneration())
 	}
-	if moved {
-		return nil
-	}
-	if m.NodeID == s.cfg.NodeID { // a stop must not come back with another leader either
-		if err := s.local.WaitWitnessed(ctx); err != nil {
-			return err
-		}
+	resp, err := agent.StopInstance(ctx, order)
+	if err != nil || moved {
+		return nil, err
 	}
 	known := map[string]struct{}{}
 	for _, i := range resp.GetInstances() {
 		known[i.GetInstanceId()] = struct{}{}
 		s.view.put(i)
 	}
-	for _, id := range instanceIDs { // a reservation whose order never arrived
-		if _, ok := known[id]; !ok {
-			s.view.release(id, m.NodeID)
+	for _, i := range instances {
+		if _, ok := known[i.GetInstanceId()]; !ok {
+			unknown = append(unknown, i)
 		}
 	}
-	return nil
-}
-
-func ids(instances []*pb.Instance) []string {
-	all := make([]string, 0, len(instances))
-	for _, i := range instances {
-		all = append(all, i.GetInstanceId())
-	}
-	return all
+	return unknown, nil
 }

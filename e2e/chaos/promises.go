@@ -15,7 +15,7 @@ type Promises struct {
 }
 
 // Demanded is what `make test` holds the product to.
-var Demanded = Promises{Faults: Everything.Faults, OutlivesKill: true, OutlivesCut: true}
+var Demanded = Everything
 
 // Today is what it kept before it had a journal: what a killed node ran may be gone.
 var Today = Promises{Faults: slices.Concat(networkFaults, []Kind{Kill, Pause})}

@@ -143,10 +143,12 @@ type StartFailure struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	InstanceId string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// One of the contract's error codes.
-	ErrorCode     string `protobuf:"bytes,2,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
-	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ErrorCode string `protobuf:"bytes,2,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	Message   string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Set by an agent that was told to refuse the instance: a start has to be of a later generation than this.
+	RefusedGeneration uint64 `protobuf:"varint,4,opt,name=refused_generation,json=refusedGeneration,proto3" json:"refused_generation,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StartFailure) Reset() {
@@ -198,6 +200,13 @@ func (x *StartFailure) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *StartFailure) GetRefusedGeneration() uint64 {
+	if x != nil {
+		return x.RefusedGeneration
+	}
+	return 0
 }
 
 type StopInstanceRequest struct {
@@ -1450,7 +1459,12 @@ type CheckNodeResponse struct {
 	// Its agent's report stream to the node that is asked is open.
 	Reporting bool `protobuf:"varint,2,opt,name=reporting,proto3" json:"reporting,omitempty"`
 	// It answered when it was called, just now.
-	Answered      bool `protobuf:"varint,3,opt,name=answered,proto3" json:"answered,omitempty"`
+	Answered bool `protobuf:"varint,3,opt,name=answered,proto3" json:"answered,omitempty"`
+	// How far the story of its agent is known to the node that is asked, which may be further than the leader
+	// knows it; and for how long nothing has come from it.
+	BootId        string               `protobuf:"bytes,4,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Seq           uint64               `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`
+	SilentFor     *durationpb.Duration `protobuf:"bytes,6,opt,name=silent_for,json=silentFor,proto3" json:"silent_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1504,6 +1518,27 @@ func (x *CheckNodeResponse) GetAnswered() bool {
 		return x.Answered
 	}
 	return false
+}
+
+func (x *CheckNodeResponse) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *CheckNodeResponse) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *CheckNodeResponse) GetSilentFor() *durationpb.Duration {
+	if x != nil {
+		return x.SilentFor
+	}
+	return nil
 }
 
 type ListCopiesRequest struct {
@@ -1827,13 +1862,14 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x0fmodule_node_ids\x18\x03 \x03(\tR\rmoduleNodeIds\"\x85\x01\n" +
 	"\x15StartInstanceResponse\x124\n" +
 	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x126\n" +
-	"\bfailures\x18\x02 \x03(\v2\x1a.wasmatrix.v1.StartFailureR\bfailures\"h\n" +
+	"\bfailures\x18\x02 \x03(\v2\x1a.wasmatrix.v1.StartFailureR\bfailures\"\x97\x01\n" +
 	"\fStartFailure\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x02 \x01(\tR\terrorCode\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\")\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12-\n" +
+	"\x12refused_generation\x18\x04 \x01(\x04R\x11refusedGeneration\")\n" +
 	"\x13StopInstanceRequest\x12\x12\n" +
 	"\x04refs\x18\x01 \x03(\tR\x04refs\"b\n" +
 	"\x14StopInstanceResponse\x124\n" +
@@ -1939,11 +1975,15 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"+\n" +
 	"\x10CheckNodeRequest\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"c\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\xc8\x01\n" +
 	"\x11CheckNodeResponse\x12\x14\n" +
 	"\x05alive\x18\x01 \x01(\bR\x05alive\x12\x1c\n" +
 	"\treporting\x18\x02 \x01(\bR\treporting\x12\x1a\n" +
-	"\banswered\x18\x03 \x01(\bR\banswered\".\n" +
+	"\banswered\x18\x03 \x01(\bR\banswered\x12\x17\n" +
+	"\aboot_id\x18\x04 \x01(\tR\x06bootId\x12\x10\n" +
+	"\x03seq\x18\x05 \x01(\x04R\x03seq\x128\n" +
+	"\n" +
+	"silent_for\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tsilentFor\".\n" +
 	"\x11ListCopiesRequest\x12\x19\n" +
 	"\bnode_ids\x18\x01 \x03(\tR\anodeIds\"\xdc\x01\n" +
 	"\x12ListCopiesResponse\x12\x17\n" +
@@ -2058,41 +2098,42 @@ var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
 	31, // 16: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
 	21, // 17: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
 	32, // 18: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
-	39, // 19: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
-	34, // 20: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
-	28, // 21: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	38, // 22: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	0,  // 23: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
-	3,  // 24: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
-	5,  // 25: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
-	7,  // 26: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
-	9,  // 27: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
-	11, // 28: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
-	13, // 29: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
-	15, // 30: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
-	17, // 31: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
-	19, // 32: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
-	22, // 33: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
-	24, // 34: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
-	26, // 35: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
-	1,  // 36: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
-	4,  // 37: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
-	6,  // 38: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
-	8,  // 39: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
-	10, // 40: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
-	12, // 41: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
-	14, // 42: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
-	16, // 43: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
-	18, // 44: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
-	20, // 45: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
-	23, // 46: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
-	25, // 47: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
-	27, // 48: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
-	36, // [36:49] is the sub-list for method output_type
-	23, // [23:36] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	39, // 19: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
+	39, // 20: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
+	34, // 21: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
+	28, // 22: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	38, // 23: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	0,  // 24: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
+	3,  // 25: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
+	5,  // 26: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
+	7,  // 27: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
+	9,  // 28: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
+	11, // 29: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
+	13, // 30: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
+	15, // 31: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
+	17, // 32: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
+	19, // 33: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
+	22, // 34: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
+	24, // 35: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
+	26, // 36: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
+	1,  // 37: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
+	4,  // 38: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
+	6,  // 39: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
+	8,  // 40: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
+	10, // 41: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
+	12, // 42: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
+	14, // 43: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
+	16, // 44: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
+	18, // 45: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
+	20, // 46: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
+	23, // 47: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
+	25, // 48: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
+	27, // 49: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
+	37, // [37:50] is the sub-list for method output_type
+	24, // [24:37] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_control_plane_proto_init() }

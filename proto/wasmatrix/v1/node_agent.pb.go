@@ -289,7 +289,10 @@ type NodeAgentServiceStopInstanceRequest struct {
 	Fence       *Fence                 `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
 	InstanceIds []string               `protobuf:"bytes,2,rep,name=instance_ids,json=instanceIds,proto3" json:"instance_ids,omitempty"`
 	// The instances moved away: forget their records once they have ended.
-	Moved         bool `protobuf:"varint,3,opt,name=moved,proto3" json:"moved,omitempty"`
+	Moved bool `protobuf:"varint,3,opt,name=moved,proto3" json:"moved,omitempty"`
+	// Of each id the generation that is to end: an order to start it that is still on its way is refused when it
+	// arrives. Empty where none can be.
+	Generations   []uint64 `protobuf:"varint,4,rep,packed,name=generations,proto3" json:"generations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +348,13 @@ func (x *NodeAgentServiceStopInstanceRequest) GetMoved() bool {
 	return false
 }
 
+func (x *NodeAgentServiceStopInstanceRequest) GetGenerations() []uint64 {
+	if x != nil {
+		return x.Generations
+	}
+	return nil
+}
+
 type NodeAgentServiceStopInstanceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The records after the stop; unknown ids are left out.
@@ -391,8 +401,11 @@ func (x *NodeAgentServiceStopInstanceResponse) GetInstances() []*Instance {
 }
 
 type NodeAgentServiceQueryInstanceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	InstanceId    string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	InstanceId string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Set by a leader that is about to acknowledge what it knows already: the answer waits until most voters know
+	// all that happened here.
+	Fence         *Fence `protobuf:"bytes,2,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,6 +445,13 @@ func (x *NodeAgentServiceQueryInstanceRequest) GetInstanceId() string {
 		return x.InstanceId
 	}
 	return ""
+}
+
+func (x *NodeAgentServiceQueryInstanceRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
 }
 
 type NodeAgentServiceQueryInstanceResponse struct {
@@ -757,16 +777,18 @@ const file_wasmatrix_v1_node_agent_proto_rawDesc = "" +
 	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x126\n" +
 	"\bfailures\x18\x02 \x03(\v2\x1a.wasmatrix.v1.StartFailureR\bfailures\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq\"\x89\x01\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\"\xab\x01\n" +
 	"#NodeAgentServiceStopInstanceRequest\x12)\n" +
 	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12!\n" +
 	"\finstance_ids\x18\x02 \x03(\tR\vinstanceIds\x12\x14\n" +
-	"\x05moved\x18\x03 \x01(\bR\x05moved\"\\\n" +
+	"\x05moved\x18\x03 \x01(\bR\x05moved\x12 \n" +
+	"\vgenerations\x18\x04 \x03(\x04R\vgenerations\"\\\n" +
 	"$NodeAgentServiceStopInstanceResponse\x124\n" +
-	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\"G\n" +
+	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\"r\n" +
 	"$NodeAgentServiceQueryInstanceRequest\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
-	"instanceId\"[\n" +
+	"instanceId\x12)\n" +
+	"\x05fence\x18\x02 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\"[\n" +
 	"%NodeAgentServiceQueryInstanceResponse\x122\n" +
 	"\binstance\x18\x01 \x01(\v2\x16.wasmatrix.v1.InstanceR\binstance\"\x8e\x01\n" +
 	"$NodeAgentServiceListInstancesRequest\x12)\n" +
@@ -840,26 +862,27 @@ var file_wasmatrix_v1_node_agent_proto_depIdxs = []int32{
 	15, // 6: wasmatrix.v1.NodeAgentServiceStartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
 	12, // 7: wasmatrix.v1.NodeAgentServiceStopInstanceRequest.fence:type_name -> wasmatrix.v1.Fence
 	14, // 8: wasmatrix.v1.NodeAgentServiceStopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	14, // 9: wasmatrix.v1.NodeAgentServiceQueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
-	12, // 10: wasmatrix.v1.NodeAgentServiceListInstancesRequest.fence:type_name -> wasmatrix.v1.Fence
-	14, // 11: wasmatrix.v1.NodeAgentServiceListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
-	16, // 12: wasmatrix.v1.NodeAgentServiceListInstancesResponse.load:type_name -> wasmatrix.v1.NodeLoad
-	17, // 13: wasmatrix.v1.StreamLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	0,  // 14: wasmatrix.v1.NodeAgentService.StartInstance:input_type -> wasmatrix.v1.NodeAgentServiceStartInstanceRequest
-	4,  // 15: wasmatrix.v1.NodeAgentService.StopInstance:input_type -> wasmatrix.v1.NodeAgentServiceStopInstanceRequest
-	6,  // 16: wasmatrix.v1.NodeAgentService.QueryInstance:input_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceRequest
-	8,  // 17: wasmatrix.v1.NodeAgentService.ListInstances:input_type -> wasmatrix.v1.NodeAgentServiceListInstancesRequest
-	10, // 18: wasmatrix.v1.NodeAgentService.StreamLogs:input_type -> wasmatrix.v1.StreamLogsRequest
-	3,  // 19: wasmatrix.v1.NodeAgentService.StartInstance:output_type -> wasmatrix.v1.NodeAgentServiceStartInstanceResponse
-	5,  // 20: wasmatrix.v1.NodeAgentService.StopInstance:output_type -> wasmatrix.v1.NodeAgentServiceStopInstanceResponse
-	7,  // 21: wasmatrix.v1.NodeAgentService.QueryInstance:output_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceResponse
-	9,  // 22: wasmatrix.v1.NodeAgentService.ListInstances:output_type -> wasmatrix.v1.NodeAgentServiceListInstancesResponse
-	11, // 23: wasmatrix.v1.NodeAgentService.StreamLogs:output_type -> wasmatrix.v1.StreamLogsResponse
-	19, // [19:24] is the sub-list for method output_type
-	14, // [14:19] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	12, // 9: wasmatrix.v1.NodeAgentServiceQueryInstanceRequest.fence:type_name -> wasmatrix.v1.Fence
+	14, // 10: wasmatrix.v1.NodeAgentServiceQueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
+	12, // 11: wasmatrix.v1.NodeAgentServiceListInstancesRequest.fence:type_name -> wasmatrix.v1.Fence
+	14, // 12: wasmatrix.v1.NodeAgentServiceListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
+	16, // 13: wasmatrix.v1.NodeAgentServiceListInstancesResponse.load:type_name -> wasmatrix.v1.NodeLoad
+	17, // 14: wasmatrix.v1.StreamLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	0,  // 15: wasmatrix.v1.NodeAgentService.StartInstance:input_type -> wasmatrix.v1.NodeAgentServiceStartInstanceRequest
+	4,  // 16: wasmatrix.v1.NodeAgentService.StopInstance:input_type -> wasmatrix.v1.NodeAgentServiceStopInstanceRequest
+	6,  // 17: wasmatrix.v1.NodeAgentService.QueryInstance:input_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceRequest
+	8,  // 18: wasmatrix.v1.NodeAgentService.ListInstances:input_type -> wasmatrix.v1.NodeAgentServiceListInstancesRequest
+	10, // 19: wasmatrix.v1.NodeAgentService.StreamLogs:input_type -> wasmatrix.v1.StreamLogsRequest
+	3,  // 20: wasmatrix.v1.NodeAgentService.StartInstance:output_type -> wasmatrix.v1.NodeAgentServiceStartInstanceResponse
+	5,  // 21: wasmatrix.v1.NodeAgentService.StopInstance:output_type -> wasmatrix.v1.NodeAgentServiceStopInstanceResponse
+	7,  // 22: wasmatrix.v1.NodeAgentService.QueryInstance:output_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceResponse
+	9,  // 23: wasmatrix.v1.NodeAgentService.ListInstances:output_type -> wasmatrix.v1.NodeAgentServiceListInstancesResponse
+	11, // 24: wasmatrix.v1.NodeAgentService.StreamLogs:output_type -> wasmatrix.v1.StreamLogsResponse
+	20, // [20:25] is the sub-list for method output_type
+	15, // [15:20] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_node_agent_proto_init() }

@@ -1105,7 +1105,9 @@ type Fence struct {
 	LeaderAddr string `protobuf:"bytes,3,opt,name=leader_addr,json=leaderAddr,proto3" json:"leader_addr,omitempty"`
 	// The receiver's epoch in the metadata. One that has a lower one was declared lost, and drops what
 	// it ran.
-	NodeEpoch     uint64 `protobuf:"varint,4,opt,name=node_epoch,json=nodeEpoch,proto3" json:"node_epoch,omitempty"`
+	NodeEpoch uint64 `protobuf:"varint,4,opt,name=node_epoch,json=nodeEpoch,proto3" json:"node_epoch,omitempty"`
+	// The voters. What a start or stop did is acknowledged once most of them know it.
+	VoterIds      []string `protobuf:"bytes,5,rep,name=voter_ids,json=voterIds,proto3" json:"voter_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1166,6 +1168,13 @@ func (x *Fence) GetNodeEpoch() uint64 {
 		return x.NodeEpoch
 	}
 	return 0
+}
+
+func (x *Fence) GetVoterIds() []string {
+	if x != nil {
+		return x.VoterIds
+	}
+	return nil
 }
 
 var File_wasmatrix_v1_types_proto protoreflect.FileDescriptor
@@ -1276,14 +1285,15 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"x\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x01\n" +
 	"\x05Fence\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1b\n" +
 	"\tleader_id\x18\x02 \x01(\tR\bleaderId\x12\x1f\n" +
 	"\vleader_addr\x18\x03 \x01(\tR\n" +
 	"leaderAddr\x12\x1d\n" +
 	"\n" +
-	"node_epoch\x18\x04 \x01(\x04R\tnodeEpoch*\xe0\x01\n" +
+	"node_epoch\x18\x04 \x01(\x04R\tnodeEpoch\x12\x1b\n" +
+	"\tvoter_ids\x18\x05 \x03(\tR\bvoterIds*\xe0\x01\n" +
 	"\x0eInstanceStatus\x12\x1f\n" +
 	"\x1bINSTANCE_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18INSTANCE_STATUS_STARTING\x10\x01\x12\x1b\n" +
