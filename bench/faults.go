@@ -7,10 +7,23 @@ import (
 	"github.com/wasmatrix/wasmatrix/e2e/rig"
 )
 
-// hostLost measures from kill -9 of one of five nodes, each other time the leader, until all that ran on
-// it runs elsewhere.
+// hostLost measures how long a host's instances are away that is killed, as nodes are by default.
 func hostLost(b *bench) {
-	c := b.formed(5)
+	took := b.loseHosts(b.formed(5))
+	report(b, "kill -9 of one of 5 hosts to its 20 instances running elsewhere, median", quantile(took, 0.5), 5*time.Second, "")
+	report(b, fmt.Sprintf("the same, worst of %d", b.rounds), quantile(took, 1), 8*time.Second, "")
+}
+
+// hostLostLocal measures the same where nodes notice a death sooner.
+func hostLostLocal(b *bench) {
+	took := b.loseHosts(b.formed(5, "--gossip-profile", "local"))
+	report(b, "the same with --gossip-profile local, median", quantile(took, 0.5), 2*time.Second, "")
+	report(b, fmt.Sprintf("the same, worst of %d", b.rounds), quantile(took, 1), 0, "")
+}
+
+// loseHosts measures from kill -9 of one of the nodes, each other time the leader, until all that ran on
+// it runs elsewhere.
+func (b *bench) loseHosts(c *rig.Cluster) []time.Duration {
 	small := b.small()
 	b.warm(c, small)
 	var took []time.Duration
@@ -41,8 +54,7 @@ func hostLost(b *bench) {
 		b.threeVoters(c)
 		b.stopAll(c, name)
 	}
-	report(b, "kill -9 of one of 5 hosts to its 20 instances running elsewhere, median", quantile(took, 0.5), 5*time.Second, "")
-	report(b, fmt.Sprintf("the same, worst of %d", b.rounds), quantile(took, 1), 8*time.Second, "")
+	return took
 }
 
 // powerCycle measures from the start of three nodes that were all killed with 1,000 instances on them

@@ -192,8 +192,8 @@ func rebuildFacts(b *bench) {
 }
 
 // formed returns a cluster that has its leader and its voters.
-func (b *bench) formed(nodes int) *rig.Cluster {
-	c := b.product.Form(b, nodes)
+func (b *bench) formed(nodes int, flags ...string) *rig.Cluster {
+	c := b.product.Form(b, nodes, flags...)
 	if nodes >= 3 {
 		b.threeVoters(c)
 	}

@@ -24,6 +24,7 @@ var figures = []figure{
 	{"density", tenThousandIdle},
 	{"failover", leaderKilled},
 	{"loss", hostLost},
+	{"loss-local", hostLostLocal},
 	{"power", powerCycle},
 	{"rebuild", rebuildFacts},
 }

@@ -44,8 +44,9 @@ func agentCommand(build Build) *cli.Command {
 			&cli.StringSliceFlag{Name: "label", Usage: "give the node a `K=V` for constraints; repeatable, or with commas", EnvVars: env("label")},
 			&cli.IntFlag{Name: "max-instances", Value: 10_000, Usage: "refuse more than `N` instances", EnvVars: env("max-instances")},
 			&cli.StringFlag{Name: "max-memory", Usage: "refuse instances whose memory limits add up to more than this `SIZE`", DefaultText: "80% of RAM", EnvVars: env("max-memory")},
+			&cli.StringFlag{Name: "gossip-profile", Value: node.GossipLAN, Usage: "notice a dead node in three seconds (lan), or in one (local): `PROFILE` for hosts side by side with time to spare", EnvVars: env("gossip-profile")},
 			&cli.Float64Flag{Name: "timing-multiplier", Value: 1, Usage: "stretch the timeouts of gossip and Raft by this `FACTOR`, for slow networks and hosts", EnvVars: env("timing-multiplier")},
-			&cli.DurationFlag{Name: "node-loss-grace", Value: 2 * time.Second, Usage: "start what ran on a lost node elsewhere after this `TIME`; a quick restart is cheaper", EnvVars: env("node-loss-grace")},
+			&cli.DurationFlag{Name: "node-loss-grace", DefaultText: "2s; 250ms with --gossip-profile local", Usage: "start what ran on a lost node elsewhere after this `TIME`; a quick restart is cheaper", EnvVars: env("node-loss-grace")},
 			&cli.DurationFlag{Name: "drain-timeout", Value: 30 * time.Second, Usage: "leave within this `TIME`", EnvVars: env("drain-timeout")},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "log from this `LEVEL` on: debug, info, warn or error", EnvVars: env("log-level")},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "log in this `FORMAT`: text or json", EnvVars: env("log-format")},
@@ -73,6 +74,18 @@ func agentCommand(build Build) *cli.Command {
 // Go's processors (docs/decisions/005-spare-processors.md).
 const spareProcessors = 16
 
+// lossGrace is how long a lost node is waited for: a quick restart is cheaper than a move, unless speed is what was
+// asked for.
+func lossGrace(c *cli.Context) time.Duration {
+	switch {
+	case c.IsSet("node-loss-grace"):
+		return c.Duration("node-loss-grace")
+	case c.String("gossip-profile") == node.GossipLocal:
+		return 250 * time.Millisecond
+	}
+	return 2 * time.Second
+}
+
 // agentConfig reads the flags of a node.
 func agentConfig(c *cli.Context, build Build, log *slog.Logger) (node.Config, error) {
 	cfg := node.Config{
@@ -88,7 +101,8 @@ func agentConfig(c *cli.Context, build Build, log *slog.Logger) (node.Config, er
 		Voters:           c.Int("voters"),
 		TimingMultiplier: c.Float64("timing-multiplier"),
 		MaxInstances:     c.Int("max-instances"),
-		NodeLossGrace:    c.Duration("node-loss-grace"),
+		GossipProfile:    c.String("gossip-profile"),
+		NodeLossGrace:    lossGrace(c),
 		DrainTimeout:     c.Duration("drain-timeout"),
 		Version:          build.Version,
 		Log:              log,

@@ -33,12 +33,23 @@ type Config struct {
 	BootstrapExpect int
 	// How many Raft voters to keep while this node leads; odd. Default 3.
 	Voters int
+	// How soon gossip notices that a node is gone. Default ProfileLAN.
+	GossipProfile string
 	// Stretches every timeout below, for slow machines and far networks. Default 1.
 	TimingMultiplier float64
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer // nil for none
 }
+
+// Gossip profiles. Nodes of one cluster may differ: each counts by its own.
+const (
+	// ProfileLAN notices a death in some three seconds, and bears pauses of a second and more.
+	ProfileLAN = "lan"
+	// ProfileLocal notices one in about one second. It is for hosts side by side that are not overcommitted: what
+	// pauses for a second looks dead.
+	ProfileLocal = "local"
+)
 
 // StreamLayer carries Raft's connections, and can cut them all.
 type StreamLayer interface {
@@ -51,6 +62,9 @@ type StreamLayer interface {
 func (c Config) withDefaults() Config {
 	if c.Voters == 0 {
 		c.Voters = 3
+	}
+	if c.GossipProfile == "" {
+		c.GossipProfile = ProfileLAN
 	}
 	if c.TimingMultiplier == 0 {
 		c.TimingMultiplier = 1
@@ -70,6 +84,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%d voters: want an odd number", c.Voters)
 	case len(c.NodeName) > 64:
 		return fmt.Errorf("node name %q is longer than 64 characters", c.NodeName)
+	case c.GossipProfile != "" && c.GossipProfile != ProfileLAN && c.GossipProfile != ProfileLocal:
+		return fmt.Errorf("gossip profile %q: want lan or local", c.GossipProfile)
 	}
 	return nil
 }
@@ -78,8 +94,10 @@ func (c Config) Validate() error {
 // docs/decisions/002-timeouts.md.
 type timing struct {
 	probeInterval, probeTimeout time.Duration
-	heartbeat, election         time.Duration
-	lease, commit               time.Duration
+	// How often news are passed on; not stretched: it costs what it costs.
+	gossipInterval      time.Duration
+	heartbeat, election time.Duration
+	lease, commit       time.Duration
 	// Ten to five times as long as a leader rests between heartbeats.
 	leaderPace time.Duration
 	// How long one write of the log may take before this node's Raft traffic is cut.
@@ -90,15 +108,21 @@ type timing struct {
 
 func (c Config) timing() timing {
 	x := func(d time.Duration) time.Duration { return time.Duration(float64(d) * c.TimingMultiplier) }
-	return timing{
-		probeInterval: x(500 * time.Millisecond),
-		probeTimeout:  x(200 * time.Millisecond),
-		heartbeat:     x(500 * time.Millisecond),
-		election:      x(500 * time.Millisecond),
-		lease:         x(500 * time.Millisecond),
-		commit:        x(2 * time.Second),
-		leaderPace:    x(1250 * time.Millisecond),
-		diskHang:      x(5 * time.Second),
-		settle:        x(2 * time.Second),
+	t := timing{
+		probeInterval:  x(500 * time.Millisecond),
+		probeTimeout:   x(200 * time.Millisecond),
+		gossipInterval: 200 * time.Millisecond,
+		heartbeat:      x(500 * time.Millisecond),
+		election:       x(500 * time.Millisecond),
+		lease:          x(500 * time.Millisecond),
+		commit:         x(2 * time.Second),
+		leaderPace:     x(1250 * time.Millisecond),
+		diskHang:       x(5 * time.Second),
+		settle:         x(2 * time.Second),
 	}
+	if c.GossipProfile == ProfileLocal {
+		t.probeInterval, t.probeTimeout = x(200*time.Millisecond), x(100*time.Millisecond)
+		t.gossipInterval = 100 * time.Millisecond
+	}
+	return t
 }

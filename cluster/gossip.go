@@ -24,7 +24,7 @@ func (c *Cluster) startGossip() (*memberlist.Memberlist, error) {
 	m.BindAddr, m.BindPort = c.cfg.Bind, c.cfg.GossipPort
 	m.AdvertiseAddr, m.AdvertisePort = c.cfg.Advertise, c.cfg.GossipPort
 	m.ProbeInterval, m.ProbeTimeout, m.SuspicionMult = t.probeInterval, t.probeTimeout, 3
-	m.GossipInterval = 200 * time.Millisecond
+	m.GossipInterval = t.gossipInterval
 	m.PushPullInterval = 10 * time.Second
 	m.DeadNodeReclaimTime = time.Second // a crashed node may return at once on a new address
 	d := (*gossipDelegate)(c)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-sockaddr"
 
+	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/fact"
 )
 
@@ -33,6 +34,8 @@ type Config struct {
 	BootstrapExpect int
 	// How many Raft voters the cluster keeps while this node leads; odd.
 	Voters int
+	// How soon gossip notices a death: GossipLAN or GossipLocal.
+	GossipProfile string
 	// Stretches all timeouts of gossip and Raft; 1 is normal.
 	TimingMultiplier float64
 
@@ -52,6 +55,12 @@ type Config struct {
 	// Called once, when the node is a registered member of a cluster.
 	Ready func(Info)
 }
+
+// What --gossip-profile takes.
+const (
+	GossipLAN   = cluster.ProfileLAN
+	GossipLocal = cluster.ProfileLocal
+)
 
 // Info tells whoever started a node where it is.
 type Info struct {
@@ -81,6 +90,7 @@ func (c Config) Validate() error {
 	check(c.GossipPort != c.RPCPort && c.RPCPort != c.HTTPPort && c.GossipPort != c.HTTPPort, "--gossip-port, --rpc-port and --http-port must differ")
 	check(c.Voters > 0 && c.Voters%2 == 1, "--voters %d: want an odd number", c.Voters)
 	check(c.BootstrapExpect >= 0, "--bootstrap-expect %d is negative", c.BootstrapExpect)
+	check(c.GossipProfile == GossipLAN || c.GossipProfile == GossipLocal, "--gossip-profile %q: want lan or local", c.GossipProfile)
 	check(c.TimingMultiplier >= 0.1 && c.TimingMultiplier <= 100, "--timing-multiplier %v: want from 0.1 to 100", c.TimingMultiplier)
 	check(c.MaxInstances > 0, "--max-instances %d: want at least 1", c.MaxInstances)
 	check(c.MaxMemory >= fact.PageBytes, "--max-memory %d: want at least 64KiB", c.MaxMemory)

@@ -105,7 +105,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		NodeID: id, NodeName: cfg.NodeName, Version: cfg.Version, DataDir: cfg.DataDir,
 		Bind: cfg.Bind, Advertise: ip, GossipPort: cfg.GossipPort, RPCPort: cfg.RPCPort, HTTPPort: cfg.HTTPPort,
 		Join: cfg.Join, BootstrapExpect: cfg.BootstrapExpect, Voters: cfg.Voters,
-		TimingMultiplier: cfg.TimingMultiplier, Log: log, Registerer: n.metrics,
+		GossipProfile: cfg.GossipProfile, TimingMultiplier: cfg.TimingMultiplier, Log: log, Registerer: n.metrics,
 	}, fsm, n.port.RaftStream(addr(cfg.RPCPort)))
 	if err != nil {
 		return n, err
