@@ -22,3 +22,10 @@ func (a *Agent) raiseEpochLocked(epoch uint64) {
 			"epoch", epoch, "before", before, "instances", dropped)
 	}
 }
+
+// Epoch returns the highest epoch of its node that the agent was told.
+func (a *Agent) Epoch() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.epoch
+}

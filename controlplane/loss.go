@@ -130,14 +130,17 @@ func (s *Server) judge(l *lead, sus *suspect, all map[string]*suspect) verdict {
 }
 
 // tooManyVanished says whether more than half of the other nodes vanished together: then it is likelier
-// that this part of the cluster was cut off than that they all died.
+// that this part of the cluster was cut off than that they all died. Those that the operator gave up died.
 func (s *Server) tooManyVanished(sus *suspect, all map[string]*suspect) bool {
+	if n, ok := s.fsm.Node(sus.member.NodeID); ok && n.GetGivenUp() {
+		return false
+	}
 	others, vanished := 0, 0
 	for _, m := range s.cluster.Members() {
 		if m.NodeID == s.cfg.NodeID || m.State == "left" {
 			continue
 		}
-		if n, ok := s.fsm.Node(m.NodeID); ok && n.GetState() == pb.NodeState_NODE_STATE_LOST {
+		if n, ok := s.fsm.Node(m.NodeID); ok && (n.GetState() == pb.NodeState_NODE_STATE_LOST || n.GetGivenUp()) {
 			continue
 		}
 		others++

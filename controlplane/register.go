@@ -90,6 +90,9 @@ func sameRegistration(known, said *pb.Node) bool {
 	case pb.NodeState_NODE_STATE_LEFT, pb.NodeState_NODE_STATE_LOST: // it is back, and active with its registration
 		return false
 	}
+	if known.GetGivenUp() || known.GetEpoch() < said.GetEpoch() {
+		return false
+	}
 	k := proto.CloneOf(known)
 	k.Epoch, k.LostBootId, k.LostSeq, k.State = said.GetEpoch(), said.GetLostBootId(), said.GetLostSeq(), said.GetState()
 	return proto.Equal(k, said)

@@ -20,8 +20,9 @@ func (f *FSM) found(clusterID string) error {
 	return nil
 }
 
-// putNode stores what a node says of itself. Its epoch and state are the cluster's to decide; one that
-// left or was lost is active again.
+// putNode stores what a node says of itself. Its state is the cluster's to decide; one that left or was lost
+// is active again. So is its epoch, but never below the one that it was told last: a quorum that was
+// founded anew may not know it any more.
 func (f *FSM) putNode(node *pb.Node) error {
 	if node.GetNodeId() == "" || node.GetName() == "" {
 		return errors.New("a node needs an id and a name")
@@ -32,9 +33,11 @@ func (f *FSM) putNode(node *pb.Node) error {
 		}
 	}
 	stored := proto.CloneOf(node)
-	stored.Epoch, stored.LostBootId, stored.LostSeq, stored.State = 0, "", 0, pb.NodeState_NODE_STATE_ACTIVE
+	stored.LostBootId, stored.LostSeq, stored.GivenUp, stored.State = "", 0, false, pb.NodeState_NODE_STATE_ACTIVE
 	if known := f.nodes[node.GetNodeId()]; known != nil {
-		stored.Epoch, stored.LostBootId, stored.LostSeq = known.GetEpoch(), known.GetLostBootId(), known.GetLostSeq()
+		if known.GetEpoch() >= stored.GetEpoch() {
+			stored.Epoch, stored.LostBootId, stored.LostSeq = known.GetEpoch(), known.GetLostBootId(), known.GetLostSeq()
+		}
 		if known.GetState() == pb.NodeState_NODE_STATE_DRAINING {
 			stored.State = known.GetState()
 		}
@@ -70,7 +73,7 @@ func (f *FSM) raiseEpoch(op *pb.RaiseNodeEpoch) error {
 	changed := proto.CloneOf(node)
 	changed.Epoch++
 	changed.LostBootId, changed.LostSeq = op.GetBootId(), op.GetSeq()
-	changed.State = pb.NodeState_NODE_STATE_LOST
+	changed.State, changed.GivenUp = pb.NodeState_NODE_STATE_LOST, false
 	f.nodes[op.GetNodeId()] = changed
 	return nil
 }

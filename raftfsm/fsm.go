@@ -83,6 +83,10 @@ func (f *FSM) applyLocked(cmd *pb.Command) error {
 		return nil
 	case *pb.Command_PutSetting:
 		return f.putSetting(op.PutSetting.GetKey(), op.PutSetting.GetValue())
+	case *pb.Command_GiveUpNode:
+		return f.giveUp(op.GiveUpNode.GetNodeId())
+	case *pb.Command_RestoreMetadata:
+		return f.restoreLocked(op.RestoreMetadata.GetMetadata())
 	}
 	return fmt.Errorf("unknown command: it is of a newer version, or of none")
 }

@@ -19,7 +19,7 @@ import (
 func commands() *rapid.Generator[*pb.Command] {
 	id := rapid.SampledFrom([]string{"", "a", "b", "c"})
 	return rapid.Custom(func(t *rapid.T) *pb.Command {
-		switch rapid.IntRange(0, 7).Draw(t, "op") {
+		switch rapid.IntRange(0, 9).Draw(t, "op") {
 		case 0:
 			return &pb.Command{Op: &pb.Command_FoundCluster{FoundCluster: &pb.FoundCluster{ClusterId: id.Draw(t, "cluster")}}}
 		case 1:
@@ -43,8 +43,27 @@ func commands() *rapid.Generator[*pb.Command] {
 			}}}}
 		case 6:
 			return &pb.Command{Op: &pb.Command_RemoveProvider{RemoveProvider: &pb.RemoveProvider{ProviderId: id.Draw(t, "id")}}}
+		case 7:
+			return &pb.Command{Op: &pb.Command_GiveUpNode{GiveUpNode: &pb.GiveUpNode{NodeId: id.Draw(t, "id")}}}
+		case 8:
+			return &pb.Command{Op: &pb.Command_RestoreMetadata{RestoreMetadata: &pb.RestoreMetadata{Metadata: states().Draw(t, "saved")}}}
 		}
 		return &pb.Command{Op: &pb.Command_PutSetting{PutSetting: &pb.PutSetting{Key: id.Draw(t, "key"), Value: id.Draw(t, "value")}}}
+	})
+}
+
+// states are what a leader may have saved once.
+func states() *rapid.Generator[*pb.Metadata] {
+	id := rapid.SampledFrom([]string{"a", "b", "c"})
+	return rapid.Custom(func(t *rapid.T) *pb.Metadata {
+		m := &pb.Metadata{ClusterId: rapid.SampledFrom([]string{"", "a"}).Draw(t, "cluster"), Settings: map[string]string{"k": id.Draw(t, "value")}}
+		for _, one := range rapid.SliceOfDistinct(id, rapid.ID[string]).Draw(t, "nodes") {
+			m.Nodes = append(m.Nodes, &pb.Node{NodeId: one, Name: "name-" + one, Epoch: rapid.Uint64Range(0, 3).Draw(t, "epoch")})
+		}
+		for _, one := range rapid.SliceOfDistinct(id, rapid.ID[string]).Draw(t, "providers") {
+			m.Providers = append(m.Providers, &pb.Provider{ProviderId: one, ProviderType: "kv"})
+		}
+		return m
 	})
 }
 
@@ -176,7 +195,7 @@ func TestNameBelongsToOneNodeUntilThatHasLeft(t *testing.T) {
 
 func TestRegistrationKeepsEpochAndDrainButEndsALeave(t *testing.T) {
 	f := New()
-	put := &pb.Command{Op: &pb.Command_PutNode{PutNode: &pb.PutNode{Node: &pb.Node{NodeId: "1", Name: "a", Epoch: 99}}}}
+	put := &pb.Command{Op: &pb.Command_PutNode{PutNode: &pb.PutNode{Node: &pb.Node{NodeId: "1", Name: "a"}}}}
 	raise := &pb.Command{Op: &pb.Command_RaiseNodeEpoch{RaiseNodeEpoch: &pb.RaiseNodeEpoch{NodeId: "1", FromEpoch: 0}}}
 	state := func(s pb.NodeState) *pb.Command {
 		return &pb.Command{Op: &pb.Command_SetNodeState{SetNodeState: &pb.SetNodeState{NodeId: "1", State: s}}}

@@ -38,6 +38,10 @@ func (f *FSM) Nodes() []*pb.Node {
 func (f *FSM) Metadata() *pb.Metadata {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
+	return f.metadataLocked()
+}
+
+func (f *FSM) metadataLocked() *pb.Metadata {
 	m := &pb.Metadata{ClusterId: f.clusterID, Settings: maps.Clone(f.settings)}
 	for _, id := range slices.Sorted(maps.Keys(f.nodes)) {
 		m.Nodes = append(m.Nodes, proto.CloneOf(f.nodes[id]))

@@ -35,6 +35,8 @@ type Command struct {
 	//	*Command_PutProvider
 	//	*Command_RemoveProvider
 	//	*Command_PutSetting
+	//	*Command_GiveUpNode
+	//	*Command_RestoreMetadata
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -149,6 +151,24 @@ func (x *Command) GetPutSetting() *PutSetting {
 	return nil
 }
 
+func (x *Command) GetGiveUpNode() *GiveUpNode {
+	if x != nil {
+		if x, ok := x.Op.(*Command_GiveUpNode); ok {
+			return x.GiveUpNode
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRestoreMetadata() *RestoreMetadata {
+	if x != nil {
+		if x, ok := x.Op.(*Command_RestoreMetadata); ok {
+			return x.RestoreMetadata
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -185,6 +205,14 @@ type Command_PutSetting struct {
 	PutSetting *PutSetting `protobuf:"bytes,8,opt,name=put_setting,json=putSetting,proto3,oneof"`
 }
 
+type Command_GiveUpNode struct {
+	GiveUpNode *GiveUpNode `protobuf:"bytes,9,opt,name=give_up_node,json=giveUpNode,proto3,oneof"`
+}
+
+type Command_RestoreMetadata struct {
+	RestoreMetadata *RestoreMetadata `protobuf:"bytes,10,opt,name=restore_metadata,json=restoreMetadata,proto3,oneof"`
+}
+
 func (*Command_FoundCluster) isCommand_Op() {}
 
 func (*Command_PutNode) isCommand_Op() {}
@@ -200,6 +228,10 @@ func (*Command_PutProvider) isCommand_Op() {}
 func (*Command_RemoveProvider) isCommand_Op() {}
 
 func (*Command_PutSetting) isCommand_Op() {}
+
+func (*Command_GiveUpNode) isCommand_Op() {}
+
+func (*Command_RestoreMetadata) isCommand_Op() {}
 
 // FoundCluster gives the cluster its id; the first entry, and refused if the cluster has another id.
 type FoundCluster struct {
@@ -603,6 +635,97 @@ func (x *PutSetting) GetValue() string {
 	return ""
 }
 
+// GiveUpNode notes that the operator founded a new quorum without this node.
+type GiveUpNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GiveUpNode) Reset() {
+	*x = GiveUpNode{}
+	mi := &file_wasmatrix_v1_raft_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GiveUpNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GiveUpNode) ProtoMessage() {}
+
+func (x *GiveUpNode) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_raft_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GiveUpNode.ProtoReflect.Descriptor instead.
+func (*GiveUpNode) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_raft_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GiveUpNode) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+// RestoreMetadata merges what an operator saved earlier into what is known now: no node that is known is
+// forgotten, and no epoch goes backwards. Providers and settings become those of then.
+type RestoreMetadata struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metadata      *Metadata              `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreMetadata) Reset() {
+	*x = RestoreMetadata{}
+	mi := &file_wasmatrix_v1_raft_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreMetadata) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreMetadata) ProtoMessage() {}
+
+func (x *RestoreMetadata) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_raft_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreMetadata.ProtoReflect.Descriptor instead.
+func (*RestoreMetadata) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_raft_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RestoreMetadata) GetMetadata() *Metadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
 // Metadata is all that the log adds up to: the body of a snapshot.
 type Metadata struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -616,7 +739,7 @@ type Metadata struct {
 
 func (x *Metadata) Reset() {
 	*x = Metadata{}
-	mi := &file_wasmatrix_v1_raft_proto_msgTypes[9]
+	mi := &file_wasmatrix_v1_raft_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +751,7 @@ func (x *Metadata) String() string {
 func (*Metadata) ProtoMessage() {}
 
 func (x *Metadata) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_raft_proto_msgTypes[9]
+	mi := &file_wasmatrix_v1_raft_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +764,7 @@ func (x *Metadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metadata.ProtoReflect.Descriptor instead.
 func (*Metadata) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_raft_proto_rawDescGZIP(), []int{9}
+	return file_wasmatrix_v1_raft_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Metadata) GetClusterId() string {
@@ -690,14 +813,17 @@ type GossipMeta struct {
 	// A founder-to-be that has neither state nor cluster yet.
 	Unfounded bool `protobuf:"varint,11,opt,name=unfounded,proto3" json:"unfounded,omitempty"`
 	// The node is leaving in order: when it is gone, it has left and not died.
-	Leaving       bool `protobuf:"varint,12,opt,name=leaving,proto3" json:"leaving,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Leaving bool `protobuf:"varint,12,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// The newest quorum that the node knows of.
+	QuorumGeneration uint64 `protobuf:"varint,13,opt,name=quorum_generation,json=quorumGeneration,proto3" json:"quorum_generation,omitempty"`
+	QuorumFounder    string `protobuf:"bytes,14,opt,name=quorum_founder,json=quorumFounder,proto3" json:"quorum_founder,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *GossipMeta) Reset() {
 	*x = GossipMeta{}
-	mi := &file_wasmatrix_v1_raft_proto_msgTypes[10]
+	mi := &file_wasmatrix_v1_raft_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +835,7 @@ func (x *GossipMeta) String() string {
 func (*GossipMeta) ProtoMessage() {}
 
 func (x *GossipMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_raft_proto_msgTypes[10]
+	mi := &file_wasmatrix_v1_raft_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +848,7 @@ func (x *GossipMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipMeta.ProtoReflect.Descriptor instead.
 func (*GossipMeta) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_raft_proto_rawDescGZIP(), []int{10}
+	return file_wasmatrix_v1_raft_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GossipMeta) GetName() string {
@@ -809,11 +935,25 @@ func (x *GossipMeta) GetLeaving() bool {
 	return false
 }
 
+func (x *GossipMeta) GetQuorumGeneration() uint64 {
+	if x != nil {
+		return x.QuorumGeneration
+	}
+	return 0
+}
+
+func (x *GossipMeta) GetQuorumFounder() string {
+	if x != nil {
+		return x.QuorumFounder
+	}
+	return ""
+}
+
 var File_wasmatrix_v1_raft_proto protoreflect.FileDescriptor
 
 const file_wasmatrix_v1_raft_proto_rawDesc = "" +
 	"\n" +
-	"\x17wasmatrix/v1/raft.proto\x12\fwasmatrix.v1\x1a\x18wasmatrix/v1/types.proto\"\x97\x04\n" +
+	"\x17wasmatrix/v1/raft.proto\x12\fwasmatrix.v1\x1a\x18wasmatrix/v1/types.proto\"\xa1\x05\n" +
 	"\aCommand\x12A\n" +
 	"\rfound_cluster\x18\x01 \x01(\v2\x1a.wasmatrix.v1.FoundClusterH\x00R\ffoundCluster\x122\n" +
 	"\bput_node\x18\x02 \x01(\v2\x15.wasmatrix.v1.PutNodeH\x00R\aputNode\x12B\n" +
@@ -824,7 +964,11 @@ const file_wasmatrix_v1_raft_proto_rawDesc = "" +
 	"\fput_provider\x18\x06 \x01(\v2\x19.wasmatrix.v1.PutProviderH\x00R\vputProvider\x12G\n" +
 	"\x0fremove_provider\x18\a \x01(\v2\x1c.wasmatrix.v1.RemoveProviderH\x00R\x0eremoveProvider\x12;\n" +
 	"\vput_setting\x18\b \x01(\v2\x18.wasmatrix.v1.PutSettingH\x00R\n" +
-	"putSettingB\x04\n" +
+	"putSetting\x12<\n" +
+	"\fgive_up_node\x18\t \x01(\v2\x18.wasmatrix.v1.GiveUpNodeH\x00R\n" +
+	"giveUpNode\x12J\n" +
+	"\x10restore_metadata\x18\n" +
+	" \x01(\v2\x1d.wasmatrix.v1.RestoreMetadataH\x00R\x0frestoreMetadataB\x04\n" +
 	"\x02op\"-\n" +
 	"\fFoundCluster\x12\x1d\n" +
 	"\n" +
@@ -851,7 +995,12 @@ const file_wasmatrix_v1_raft_proto_rawDesc = "" +
 	"\n" +
 	"PutSetting\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x88\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"%\n" +
+	"\n" +
+	"GiveUpNode\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"E\n" +
+	"\x0fRestoreMetadata\x122\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x16.wasmatrix.v1.MetadataR\bmetadata\"\x88\x02\n" +
 	"\bMetadata\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12(\n" +
@@ -860,7 +1009,7 @@ const file_wasmatrix_v1_raft_proto_rawDesc = "" +
 	"\bsettings\x18\x04 \x03(\v2$.wasmatrix.v1.Metadata.SettingsEntryR\bsettings\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe4\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x03\n" +
 	"\n" +
 	"GossipMeta\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
@@ -877,7 +1026,9 @@ const file_wasmatrix_v1_raft_proto_rawDesc = "" +
 	"\x10bootstrap_expect\x18\n" +
 	" \x01(\rR\x0fbootstrapExpect\x12\x1c\n" +
 	"\tunfounded\x18\v \x01(\bR\tunfounded\x12\x18\n" +
-	"\aleaving\x18\f \x01(\bR\aleavingB\xad\x01\n" +
+	"\aleaving\x18\f \x01(\bR\aleaving\x12+\n" +
+	"\x11quorum_generation\x18\r \x01(\x04R\x10quorumGeneration\x12%\n" +
+	"\x0equorum_founder\x18\x0e \x01(\tR\rquorumFounderB\xad\x01\n" +
 	"\x10com.wasmatrix.v1B\tRaftProtoP\x01Z=github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1;wasmatrixv1\xa2\x02\x03WXX\xaa\x02\fWasmatrix.V1\xca\x02\fWasmatrix\\V1\xe2\x02\x18Wasmatrix\\V1\\GPBMetadata\xea\x02\rWasmatrix::V1b\x06proto3"
 
 var (
@@ -892,23 +1043,25 @@ func file_wasmatrix_v1_raft_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_raft_proto_rawDescData
 }
 
-var file_wasmatrix_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_wasmatrix_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_wasmatrix_v1_raft_proto_goTypes = []any{
-	(*Command)(nil),        // 0: wasmatrix.v1.Command
-	(*FoundCluster)(nil),   // 1: wasmatrix.v1.FoundCluster
-	(*PutNode)(nil),        // 2: wasmatrix.v1.PutNode
-	(*SetNodeState)(nil),   // 3: wasmatrix.v1.SetNodeState
-	(*RaiseNodeEpoch)(nil), // 4: wasmatrix.v1.RaiseNodeEpoch
-	(*RemoveNode)(nil),     // 5: wasmatrix.v1.RemoveNode
-	(*PutProvider)(nil),    // 6: wasmatrix.v1.PutProvider
-	(*RemoveProvider)(nil), // 7: wasmatrix.v1.RemoveProvider
-	(*PutSetting)(nil),     // 8: wasmatrix.v1.PutSetting
-	(*Metadata)(nil),       // 9: wasmatrix.v1.Metadata
-	(*GossipMeta)(nil),     // 10: wasmatrix.v1.GossipMeta
-	nil,                    // 11: wasmatrix.v1.Metadata.SettingsEntry
-	(*Node)(nil),           // 12: wasmatrix.v1.Node
-	(NodeState)(0),         // 13: wasmatrix.v1.NodeState
-	(*Provider)(nil),       // 14: wasmatrix.v1.Provider
+	(*Command)(nil),         // 0: wasmatrix.v1.Command
+	(*FoundCluster)(nil),    // 1: wasmatrix.v1.FoundCluster
+	(*PutNode)(nil),         // 2: wasmatrix.v1.PutNode
+	(*SetNodeState)(nil),    // 3: wasmatrix.v1.SetNodeState
+	(*RaiseNodeEpoch)(nil),  // 4: wasmatrix.v1.RaiseNodeEpoch
+	(*RemoveNode)(nil),      // 5: wasmatrix.v1.RemoveNode
+	(*PutProvider)(nil),     // 6: wasmatrix.v1.PutProvider
+	(*RemoveProvider)(nil),  // 7: wasmatrix.v1.RemoveProvider
+	(*PutSetting)(nil),      // 8: wasmatrix.v1.PutSetting
+	(*GiveUpNode)(nil),      // 9: wasmatrix.v1.GiveUpNode
+	(*RestoreMetadata)(nil), // 10: wasmatrix.v1.RestoreMetadata
+	(*Metadata)(nil),        // 11: wasmatrix.v1.Metadata
+	(*GossipMeta)(nil),      // 12: wasmatrix.v1.GossipMeta
+	nil,                     // 13: wasmatrix.v1.Metadata.SettingsEntry
+	(*Node)(nil),            // 14: wasmatrix.v1.Node
+	(NodeState)(0),          // 15: wasmatrix.v1.NodeState
+	(*Provider)(nil),        // 16: wasmatrix.v1.Provider
 }
 var file_wasmatrix_v1_raft_proto_depIdxs = []int32{
 	1,  // 0: wasmatrix.v1.Command.found_cluster:type_name -> wasmatrix.v1.FoundCluster
@@ -919,17 +1072,20 @@ var file_wasmatrix_v1_raft_proto_depIdxs = []int32{
 	6,  // 5: wasmatrix.v1.Command.put_provider:type_name -> wasmatrix.v1.PutProvider
 	7,  // 6: wasmatrix.v1.Command.remove_provider:type_name -> wasmatrix.v1.RemoveProvider
 	8,  // 7: wasmatrix.v1.Command.put_setting:type_name -> wasmatrix.v1.PutSetting
-	12, // 8: wasmatrix.v1.PutNode.node:type_name -> wasmatrix.v1.Node
-	13, // 9: wasmatrix.v1.SetNodeState.state:type_name -> wasmatrix.v1.NodeState
-	14, // 10: wasmatrix.v1.PutProvider.provider:type_name -> wasmatrix.v1.Provider
-	12, // 11: wasmatrix.v1.Metadata.nodes:type_name -> wasmatrix.v1.Node
-	14, // 12: wasmatrix.v1.Metadata.providers:type_name -> wasmatrix.v1.Provider
-	11, // 13: wasmatrix.v1.Metadata.settings:type_name -> wasmatrix.v1.Metadata.SettingsEntry
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	9,  // 8: wasmatrix.v1.Command.give_up_node:type_name -> wasmatrix.v1.GiveUpNode
+	10, // 9: wasmatrix.v1.Command.restore_metadata:type_name -> wasmatrix.v1.RestoreMetadata
+	14, // 10: wasmatrix.v1.PutNode.node:type_name -> wasmatrix.v1.Node
+	15, // 11: wasmatrix.v1.SetNodeState.state:type_name -> wasmatrix.v1.NodeState
+	16, // 12: wasmatrix.v1.PutProvider.provider:type_name -> wasmatrix.v1.Provider
+	11, // 13: wasmatrix.v1.RestoreMetadata.metadata:type_name -> wasmatrix.v1.Metadata
+	14, // 14: wasmatrix.v1.Metadata.nodes:type_name -> wasmatrix.v1.Node
+	16, // 15: wasmatrix.v1.Metadata.providers:type_name -> wasmatrix.v1.Provider
+	13, // 16: wasmatrix.v1.Metadata.settings:type_name -> wasmatrix.v1.Metadata.SettingsEntry
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_raft_proto_init() }
@@ -947,6 +1103,8 @@ func file_wasmatrix_v1_raft_proto_init() {
 		(*Command_PutProvider)(nil),
 		(*Command_RemoveProvider)(nil),
 		(*Command_PutSetting)(nil),
+		(*Command_GiveUpNode)(nil),
+		(*Command_RestoreMetadata)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -954,7 +1112,7 @@ func file_wasmatrix_v1_raft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_raft_proto_rawDesc), len(file_wasmatrix_v1_raft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -767,8 +767,10 @@ type Node struct {
 	// The version of the protocol between nodes.
 	Protocol uint32 `protobuf:"varint,12,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	// How far the story of its agent was known when it was declared lost last.
-	LostBootId    string `protobuf:"bytes,13,opt,name=lost_boot_id,json=lostBootId,proto3" json:"lost_boot_id,omitempty"`
-	LostSeq       uint64 `protobuf:"varint,14,opt,name=lost_seq,json=lostSeq,proto3" json:"lost_seq,omitempty"`
+	LostBootId string `protobuf:"bytes,13,opt,name=lost_boot_id,json=lostBootId,proto3" json:"lost_boot_id,omitempty"`
+	LostSeq    uint64 `protobuf:"varint,14,opt,name=lost_seq,json=lostSeq,proto3" json:"lost_seq,omitempty"`
+	// The operator founded a new quorum without it. Until it registers again, nobody waits for it.
+	GivenUp       bool `protobuf:"varint,15,opt,name=given_up,json=givenUp,proto3" json:"given_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -899,6 +901,13 @@ func (x *Node) GetLostSeq() uint64 {
 		return x.LostSeq
 	}
 	return 0
+}
+
+func (x *Node) GetGivenUp() bool {
+	if x != nil {
+		return x.GivenUp
+	}
+	return false
 }
 
 // NodeLimits is what a node takes on at the most.
@@ -1246,7 +1255,7 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\adetails\x18\a \x03(\v2 .wasmatrix.v1.Event.DetailsEntryR\adetails\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x04\n" +
 	"\x04Node\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -1264,7 +1273,8 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\bprotocol\x18\f \x01(\rR\bprotocol\x12 \n" +
 	"\flost_boot_id\x18\r \x01(\tR\n" +
 	"lostBootId\x12\x19\n" +
-	"\blost_seq\x18\x0e \x01(\x04R\alostSeq\x1a9\n" +
+	"\blost_seq\x18\x0e \x01(\x04R\alostSeq\x12\x19\n" +
+	"\bgiven_up\x18\x0f \x01(\bR\agivenUp\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
