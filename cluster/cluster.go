@@ -11,10 +11,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
@@ -23,17 +23,19 @@ import (
 
 // Cluster is this node's part in the cluster. New makes one, Start opens it, Run keeps it going.
 type Cluster struct {
-	cfg    Config
-	fsm    *raftfsm.FSM
-	stream StreamLayer
-	peers  *peerFile
+	cfg        Config
+	fsm        *raftfsm.FSM
+	openStream func() StreamLayer
+	peers      *peerFile
 
 	gossip *memberlist.Memberlist // set by Start
-	raft   *raft.Raft             // set by Start
-	stores stores                 // set by Start
+	seat   atomic.Pointer[seat]   // set by Start
 	keptID string                 // the cluster's id as it is on disk; of followRaft alone
 	fatal  chan error             // a refusal that ends this node
 	news   chan struct{}          // a token: there is something to announce
+
+	switching sync.Mutex // held while the seat changes; guards closed
+	closed    bool
 
 	telling sync.Mutex // held around gossip.UpdateNode, which is not safe to call twice at once
 
@@ -41,8 +43,9 @@ type Cluster struct {
 
 	members   map[string]*member // by node id
 	clusterID string
-	hint      hint  // the newest leader that gossip or an order told of
-	refusal   error // the last reason for which a node was kept apart from this one
+	newest    Quorum // that was heard of
+	hint      hint   // the newest leader that gossip or an order told of
+	refusal   error  // the last reason for which a node was kept apart from this one
 	leaving   bool
 	opened    time.Time // when Start was called
 	founded   bool      // this node has, or has had, Raft state or a cluster id
@@ -55,8 +58,9 @@ type hint struct {
 	Term         uint64
 }
 
-// New returns a cluster part that has opened nothing but its own small files.
-func New(cfg Config, fsm *raftfsm.FSM, stream StreamLayer) (*Cluster, error) {
+// New returns a cluster part that has opened nothing but its own small files. openStream returns a new
+// stream for Raft, and closes the one before.
+func New(cfg Config, fsm *raftfsm.FSM, openStream func() StreamLayer) (*Cluster, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -71,7 +75,7 @@ func New(cfg Config, fsm *raftfsm.FSM, stream StreamLayer) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{
-		cfg: cfg, fsm: fsm, stream: stream, peers: peers,
+		cfg: cfg, fsm: fsm, openStream: openStream, peers: peers,
 		fatal:   make(chan error, 1),
 		news:    make(chan struct{}, 1),
 		members: map[string]*member{},
@@ -88,11 +92,15 @@ func New(cfg Config, fsm *raftfsm.FSM, stream StreamLayer) (*Cluster, error) {
 
 // Start opens the log and the gossip. Founding and joining go on in Run. Other methods may be called
 // once it has returned.
-func (c *Cluster) Start(context.Context) (err error) {
+func (c *Cluster) Start(context.Context) error {
 	c.mu.Lock()
 	c.opened = time.Now()
 	c.mu.Unlock()
-	if err := c.openRaft(); err != nil {
+	quorum, err := readQuorum(c.cfg.DataDir)
+	if err == nil {
+		err = c.sit(quorum)
+	}
+	if err != nil {
 		return err
 	}
 	c.gossip, err = c.startGossip()
@@ -107,6 +115,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	g.Go(func() error { return c.found(ctx) })
 	g.Go(func() error { return c.followRaft(ctx) })
 	g.Go(func() error { return c.keepVoters(ctx) })
+	g.Go(func() error { return c.followQuorum(ctx) })
 	g.Go(func() error {
 		select {
 		case err := <-c.fatal:
@@ -210,7 +219,13 @@ func (c *Cluster) Close() error {
 	if c.gossip != nil {
 		errs = append(errs, c.gossip.Shutdown())
 	}
-	return errors.Join(append(errs, c.closeRaft())...)
+	c.switching.Lock()
+	defer c.switching.Unlock()
+	c.closed = true
+	if s := c.seat.Load(); s != nil {
+		errs = append(errs, s.close())
+	}
+	return errors.Join(errs...)
 }
 
 // ClusterID returns the cluster's id, or nothing before this node knows it.

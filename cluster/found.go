@@ -64,7 +64,7 @@ func (c *Cluster) isFirstOf(n int) bool {
 }
 
 func (c *Cluster) bootstrap() error {
-	err := c.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{
+	err := c.raft().BootstrapCluster(raft.Configuration{Servers: []raft.Server{{
 		ID: raft.ServerID(c.cfg.NodeID), Address: raft.ServerAddress(c.ownAddr()), Suffrage: raft.Voter,
 	}}}).Error()
 	if err != nil {

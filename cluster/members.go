@@ -114,6 +114,9 @@ func (c *Cluster) saw(n *memberlist.Node, state string) {
 	if meta.GetLeaderTerm() > c.hint.Term {
 		c.hint = hint{NodeID: meta.GetLeaderId(), Term: meta.GetLeaderTerm()}
 	}
+	if q := quorumOf(meta); q.newerThan(c.newest) {
+		c.newest = q
+	}
 	c.mu.Unlock()
 	if id := meta.GetClusterId(); id != "" {
 		c.learnClusterID(id)
@@ -178,14 +181,20 @@ func (c *Cluster) addrOf(nodeID string) string {
 func (c *Cluster) meta() *pb.GossipMeta {
 	voter := slices.Contains(c.configuredVoters(), c.cfg.NodeID)
 	leader := c.Leadership()
+	quorum := c.Quorum()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return &pb.GossipMeta{
+		QuorumGeneration: quorum.Generation, QuorumFounder: quorum.Founder,
 		Name: c.cfg.NodeName, ClusterId: c.clusterID, Protocol: protocol, Version: c.cfg.Version,
 		RpcPort: uint32(c.cfg.RPCPort), HttpPort: uint32(c.cfg.HTTPPort),
 		Voter: voter, LeaderId: leader.NodeID, LeaderTerm: leader.Term,
 		BootstrapExpect: uint32(c.cfg.BootstrapExpect), Unfounded: c.clusterID == "", Leaving: c.leaving,
 	}
+}
+
+func quorumOf(meta *pb.GossipMeta) Quorum {
+	return Quorum{Generation: meta.GetQuorumGeneration(), Founder: meta.GetQuorumFounder()}
 }
 
 func (c *Cluster) ownAddr() string {

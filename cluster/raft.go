@@ -2,16 +2,11 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
@@ -32,52 +27,6 @@ const (
 	// How long to wait for another process that has the log open.
 	lockTimeout = 2 * time.Second
 )
-
-// stores is what Raft keeps on disk.
-type stores struct {
-	bolt     *raftboltdb.BoltStore
-	watchdog *watchdog
-}
-
-// openRaft opens the log and starts Raft. Without any state it waits to be founded or added.
-func (c *Cluster) openRaft() error {
-	path := filepath.Join(c.cfg.DataDir, "raft.db")
-	bolt, err := raftboltdb.New(raftboltdb.Options{
-		Path: path,
-		BoltOptions: &bbolt.Options{
-			Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
-		},
-	})
-	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return fmt.Errorf("%s is in use: is another agent running on this data dir?", path)
-	}
-	if err != nil {
-		return fmt.Errorf("open %s: %w", path, err)
-	}
-	t := c.cfg.timing()
-	c.stores = stores{bolt: bolt, watchdog: newWatchdog(bolt, t.diskHang, c.stream, c.cfg.Log)}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.DataDir, snapshotsKept, c.raftLogger())
-	if err != nil {
-		return errors.Join(fmt.Errorf("open the snapshots: %w", err), bolt.Close())
-	}
-	has, err := raft.HasExistingState(bolt, bolt, snapshots)
-	if err != nil {
-		return errors.Join(fmt.Errorf("read the log: %w", err), bolt.Close())
-	}
-	c.founded = has || c.clusterID != ""
-	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: c.stream, MaxPool: 3, Timeout: raftIOTimeout, Logger: c.raftLogger(),
-		ServerAddressProvider: addresses{c},
-	})
-	c.raft, err = raft.NewRaft(c.raftConfig(t), c.fsm, c.stores.watchdog, bolt, snapshots, transport)
-	if err != nil {
-		return errors.Join(fmt.Errorf("start raft: %w", err), transport.Close(), bolt.Close())
-	}
-	if has && c.clusterID == "" {
-		c.clusterID, err = c.idInLog(bolt)
-	}
-	return err
-}
 
 // idInLog returns the cluster's id as the snapshot or the log has it. A node that was killed right after
 // the founding has written it nowhere else, and must not join another cluster before its Raft has
@@ -120,17 +69,6 @@ func (c *Cluster) raftConfig(t timing) *raft.Config {
 	return r
 }
 
-func (c *Cluster) closeRaft() error {
-	var errs []error
-	if c.raft != nil {
-		errs = append(errs, c.raft.Shutdown().Error())
-	}
-	if c.stores.bolt != nil {
-		errs = append(errs, c.stores.bolt.Close())
-	}
-	return errors.Join(errs...)
-}
-
 // addresses gives Raft the addresses that gossip knows now, whatever the log remembers.
 type addresses struct{ *Cluster }
 
@@ -154,9 +92,9 @@ type Leadership struct {
 
 // Leadership returns who leads now, as far as this node knows.
 func (c *Cluster) Leadership() Leadership {
-	if _, id := c.raft.LeaderWithID(); id != "" {
-		l := Leadership{NodeID: string(id), Addr: c.addrOf(string(id)), Term: c.raft.CurrentTerm()}
-		l.Self = l.NodeID == c.cfg.NodeID && c.raft.State() == raft.Leader
+	if _, id := c.raft().LeaderWithID(); id != "" {
+		l := Leadership{NodeID: string(id), Addr: c.addrOf(string(id)), Term: c.raft().CurrentTerm()}
+		l.Self = l.NodeID == c.cfg.NodeID && c.raft().State() == raft.Leader
 		if l.NodeID != c.cfg.NodeID || l.Self && !c.overtaken(l.Term) {
 			return l
 		}
@@ -170,8 +108,8 @@ func (c *Cluster) Leadership() Leadership {
 	}
 	// A voter's Raft knows better, unless no leader has spoken to it for longer than an election takes:
 	// then it was removed while it was away, and nobody will.
-	removed := time.Since(c.raft.LastContact()) > removedAfter*c.cfg.timing().election
-	if votes && (!removed || c.hint.Term < c.raft.CurrentTerm()) {
+	removed := time.Since(c.raft().LastContact()) > removedAfter*c.cfg.timing().election
+	if votes && (!removed || c.hint.Term < c.raft().CurrentTerm()) {
 		return Leadership{}
 	}
 	addr := c.hint.Addr
@@ -213,14 +151,21 @@ func (c *Cluster) followRaft(ctx context.Context) error {
 		}
 		return false
 	})
-	c.raft.RegisterObserver(observer)
-	defer c.raft.DeregisterObserver(observer)
+	var watched *raft.Raft
+	defer func() { watched.DeregisterObserver(observer) }()
 	// What an observation drops when the channel is full, and what followers' configurations change
 	// without one, is caught by looking now and then.
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
 	var before string
 	for {
+		if now := c.raft(); now != watched {
+			if watched != nil {
+				watched.DeregisterObserver(observer)
+			}
+			now.RegisterObserver(observer)
+			watched = now
+		}
 		c.keepPace()
 		now := fmt.Sprint(c.Leadership(), c.configuredVoters())
 		if now != before {
@@ -248,15 +193,15 @@ func (c *Cluster) followRaft(ctx context.Context) error {
 // while a follower waits a whole one of its own before it stands for election.
 func (c *Cluster) keepPace() {
 	t := c.cfg.timing()
-	rc := c.raft.ReloadableConfig()
+	rc := c.raft().ReloadableConfig()
 	rc.HeartbeatTimeout, rc.ElectionTimeout = t.heartbeat, t.election
-	if c.raft.State() == raft.Leader {
+	if c.raft().State() == raft.Leader {
 		rc.HeartbeatTimeout, rc.ElectionTimeout = t.leaderPace, max(t.leaderPace, t.election)
 	}
-	if rc == c.raft.ReloadableConfig() {
+	if rc == c.raft().ReloadableConfig() {
 		return
 	}
-	if err := c.raft.ReloadConfig(rc); err != nil {
+	if err := c.raft().ReloadConfig(rc); err != nil {
 		c.cfg.Log.Error("raft keeps its old timeouts", "err", err)
 	}
 }
@@ -278,7 +223,7 @@ func (c *Cluster) tell() error {
 
 // configuredVoters returns the ids of the voters in this node's Raft configuration.
 func (c *Cluster) configuredVoters() []string {
-	f := c.raft.GetConfiguration()
+	f := c.raft().GetConfiguration()
 	if f.Error() != nil {
 		return nil
 	}
@@ -292,11 +237,11 @@ func (c *Cluster) configuredVoters() []string {
 }
 
 func (c *Cluster) apply(ctx context.Context, cmd *pb.Command) error {
-	raw, err := proto.Marshal(cmd)
+	raw, err := encode(cmd)
 	if err != nil {
-		return fmt.Errorf("encode a command: %w", err)
+		return err
 	}
-	f := c.raft.Apply(raw, enqueueTimeout)
+	f := c.raft().Apply(raw, enqueueTimeout)
 	if err := wait(ctx, f); err != nil {
 		return fmt.Errorf("write to the log: %w", err)
 	}
@@ -306,17 +251,25 @@ func (c *Cluster) apply(ctx context.Context, cmd *pb.Command) error {
 	return nil
 }
 
+func encode(cmd *pb.Command) ([]byte, error) {
+	raw, err := proto.Marshal(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("encode a command: %w", err)
+	}
+	return raw, nil
+}
+
 // Barrier returns when this leader's state holds all that earlier leaders wrote.
 func (c *Cluster) Barrier(ctx context.Context) error {
-	return wait(ctx, c.raft.Barrier(enqueueTimeout))
+	return wait(ctx, c.raft().Barrier(enqueueTimeout))
 }
 
 // VerifyLeader asks a majority whether this node still leads.
-func (c *Cluster) VerifyLeader(ctx context.Context) error { return wait(ctx, c.raft.VerifyLeader()) }
+func (c *Cluster) VerifyLeader(ctx context.Context) error { return wait(ctx, c.raft().VerifyLeader()) }
 
 // TransferLeadership hands leadership to another voter.
 func (c *Cluster) TransferLeadership(ctx context.Context) error {
-	return wait(ctx, c.raft.LeadershipTransfer())
+	return wait(ctx, c.raft().LeadershipTransfer())
 }
 
 // wait waits for Raft, but not longer than ctx.

@@ -31,11 +31,25 @@ func host() string {
 type testNode struct {
 	*Cluster
 	fsm    *raftfsm.FSM
-	stream *rpc.RaftStream
+	stream *streams
 	cfg    Config
 	ended  chan error // what Run returned
 	kill   func()
 }
+
+// streams are those that a node's Raft has had, one after the other; a test cuts the present one.
+type streams struct {
+	open func() *rpc.RaftStream
+	now  atomic.Pointer[rpc.RaftStream]
+}
+
+func (s *streams) next() StreamLayer {
+	s.now.Store(s.open())
+	return s.now.Load()
+}
+
+func (s *streams) Cut()     { s.now.Load().Cut() }
+func (s *streams) Restore() { s.now.Load().Restore() }
 
 func config(t *testing.T, name string, join ...string) Config {
 	t.Helper()
@@ -55,8 +69,8 @@ func start(t *testing.T, cfg Config) *testNode {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.stream = port.RaftStream(net.JoinHostPort(cfg.Advertise, "7401"))
-	if n.Cluster, err = New(cfg, n.fsm, n.stream); err != nil {
+	n.stream = &streams{open: func() *rpc.RaftStream { return port.RaftStream(net.JoinHostPort(cfg.Advertise, "7401")) }}
+	if n.Cluster, err = New(cfg, n.fsm, n.stream.next); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -55,10 +55,10 @@ func (c *Cluster) takeStep(step voterChange) error {
 			return err
 		}
 		c.cfg.Log.Info("adding a voter", "node_id", step.Promote)
-		return c.raft.AddVoter(raft.ServerID(step.Promote), raft.ServerAddress(c.addrOf(step.Promote)), 0, enqueueTimeout).Error()
+		return c.raft().AddVoter(raft.ServerID(step.Promote), raft.ServerAddress(c.addrOf(step.Promote)), 0, enqueueTimeout).Error()
 	case step.Demote != "":
 		c.cfg.Log.Info("removing a voter", "node_id", step.Demote)
-		return c.raft.RemoveServer(raft.ServerID(step.Demote), 0, enqueueTimeout).Error()
+		return c.raft().RemoveServer(raft.ServerID(step.Demote), 0, enqueueTimeout).Error()
 	}
 	return nil
 }
@@ -80,7 +80,7 @@ func (c *Cluster) answers(nodeID string) error {
 	if _, err := c.gossip.Ping(nodeID, addr); err != nil {
 		return fmt.Errorf("ask node %s at %s: %w", nodeID, m.GossipAddr, err)
 	}
-	conn, err := c.stream.Dial(raft.ServerAddress(m.RPCAddr), answerTimeout)
+	conn, err := c.seat.Load().stream.Dial(raft.ServerAddress(m.RPCAddr), answerTimeout)
 	if err != nil {
 		return fmt.Errorf("reach node %s at %s: %w", nodeID, m.RPCAddr, err)
 	}
@@ -90,6 +90,7 @@ func (c *Cluster) answers(nodeID string) error {
 func (c *Cluster) votersView() votersView {
 	voters := c.configuredVoters()
 	settle := c.cfg.timing().settle
+	quorum := c.Quorum()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := votersView{Self: c.cfg.NodeID, Target: c.cfg.Voters}
@@ -102,7 +103,8 @@ func (c *Cluster) votersView() votersView {
 		v.Nodes = append(v.Nodes, nodeView{
 			ID: id, Voter: slices.Contains(voters, id),
 			Alive: m.State == stateAlive && !m.meta.GetLeaving(), Left: m.State == stateLeft || m.meta.GetLeaving(),
-			Settled: m.Self || time.Since(m.since) >= settle,
+			// One that has not followed into this quorum yet would refuse its traffic.
+			Settled: m.Self || time.Since(m.since) >= settle && (slices.Contains(voters, id) || quorumOf(m.meta) == quorum),
 		})
 	}
 	return v

@@ -106,7 +106,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		Bind: cfg.Bind, Advertise: ip, GossipPort: cfg.GossipPort, RPCPort: cfg.RPCPort, HTTPPort: cfg.HTTPPort,
 		Join: cfg.Join, BootstrapExpect: cfg.BootstrapExpect, Voters: cfg.Voters,
 		GossipProfile: cfg.GossipProfile, TimingMultiplier: cfg.TimingMultiplier, Log: log, Registerer: n.metrics,
-	}, fsm, n.port.RaftStream(addr(cfg.RPCPort)))
+	}, fsm, func() cluster.StreamLayer { return n.port.RaftStream(addr(cfg.RPCPort)) })
 	if err != nil {
 		return n, err
 	}

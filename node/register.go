@@ -4,6 +4,9 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/wasmatrix/wasmatrix/cluster"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
@@ -22,22 +25,32 @@ const (
 // ends the node.
 func (n *node) register(ctx context.Context) error {
 	registered := false
+	var (
+		due    time.Time      // when it says again what it is
+		quorum cluster.Quorum // which it said so to
+	)
 	for {
 		changed := n.cluster.Changed()
-		wait := registerAgain
-		if registered || n.cluster.Leadership().NodeID != "" {
+		if now := n.cluster.Quorum(); now != quorum { // one that was founded anew may know no node
+			quorum, due = now, time.Time{}
+		}
+		if (registered || n.cluster.Leadership().NodeID != "") && !time.Now().Before(due) {
 			clusterID, err := n.registerOnce(ctx)
+			due = time.Now().Add(registerAgain)
 			switch {
 			case rpc.CodeOf(err) == rpc.InvalidRequest:
 				return err
 			case err != nil && ctx.Err() == nil:
 				n.cfg.Log.Warn("not registered with the leader yet; trying again", "err", err)
-				wait = registerPause
+				due = time.Now().Add(registerPause)
 			case err == nil && !registered:
 				registered = true
 				n.ready(clusterID)
 			}
-			changed = nil // from now on the clock is enough
+		}
+		wait := time.Until(due)
+		if wait <= 0 { // for a leader
+			wait = registerAgain
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -54,9 +67,11 @@ func (n *node) register(ctx context.Context) error {
 func (n *node) registerOnce(ctx context.Context) (clusterID string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
+	node := proto.CloneOf(n.registration)
+	node.Epoch = n.agent.Epoch() // a quorum that was founded anew may not know it
 	err = rpc.Retry(ctx, func(ctx context.Context) error {
 		resp, err := n.self.RegisterNode(ctx, &pb.RegisterNodeRequest{
-			Node: n.registration, ClusterId: n.cluster.ClusterID(), Resuming: n.agent.Resuming(),
+			Node: node, ClusterId: n.cluster.ClusterID(), Resuming: n.agent.Resuming(),
 		})
 		if err == nil {
 			clusterID = resp.GetClusterId()
