@@ -93,6 +93,7 @@ func newApp(stdout, stderr io.Writer, build Build) *cli.App {
 			eventsCommand(),
 			membersCommand(), statusCommand(), nodeCommand(),
 			moduleCommand(),
+			operatorCommand(),
 			versionCommand(build),
 		},
 		Flags:  []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}},

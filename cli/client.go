@@ -27,6 +27,7 @@ type client struct {
 	control pb.ControlPlaneServiceClient
 	modules pb.ModuleServiceClient
 	catalog pb.CatalogServiceClient
+	byHand  pb.OperatorServiceClient
 }
 
 // clientFlags returns the flags of a client command: its own, then those of all.
@@ -69,6 +70,7 @@ func asClient(do func(ctx context.Context, c *client) error) cli.ActionFunc {
 		c.control = pb.NewControlPlaneServiceClient(c.conn)
 		c.modules = pb.NewModuleServiceClient(c.conn)
 		c.catalog = pb.NewCatalogServiceClient(c.conn)
+		c.byHand = pb.NewOperatorServiceClient(c.conn)
 		return c.hinted(do(cc.Context, c))
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/controlplane"
 	"github.com/wasmatrix/wasmatrix/modulestore"
+	"github.com/wasmatrix/wasmatrix/operator"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/raftfsm"
 	"github.com/wasmatrix/wasmatrix/rpc"
@@ -124,6 +125,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	n.server = rpc.NewServer(rpc.ServerConfig{Log: log, Leader: leader{n.cluster}, Peers: n.peers, Registerer: n.metrics})
 	n.agent.Register(n.server)
 	n.control.Register(n.server)
+	operator.New(operator.Config{NodeID: id, NodeName: cfg.NodeName, Version: cfg.Version, Log: log}, n.cluster, fsm, n.peers).Register(n.server)
 
 	self, err := n.peers.Conn(addr(cfg.RPCPort))
 	if err != nil {

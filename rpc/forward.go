@@ -29,6 +29,9 @@ var forwarded = []string{
 	"RegisterNode", "DrainNode", "WatchEvents", "GetClusterStatus",
 }
 
+// forwardedByHand are those of the operator's.
+var forwardedByHand = []string{"RemoveVoter", "SaveSnapshot", "RestoreSnapshot"}
+
 var errLeaderChanged = errors.New("it no longer leads")
 
 // forwarder passes calls to the leader. It knows methods by name and messages not at all: an Empty
@@ -43,6 +46,9 @@ func newForwarder(leader LeaderFinder, peers *Peers) *forwarder {
 	methods := make(map[string]bool, len(forwarded))
 	for _, name := range forwarded {
 		methods["/"+pb.ControlPlaneService_ServiceDesc.ServiceName+"/"+name] = true
+	}
+	for _, name := range forwardedByHand {
+		methods["/"+pb.OperatorService_ServiceDesc.ServiceName+"/"+name] = true
 	}
 	for _, m := range pb.CatalogService_ServiceDesc.Methods {
 		methods["/"+pb.CatalogService_ServiceDesc.ServiceName+"/"+m.MethodName] = true

@@ -78,10 +78,12 @@ func (n *Node) Command(ctx context.Context, args ...string) *exec.Cmd {
 
 // commandLength returns how many words name the command: flags come after them.
 func commandLength(args []string) int {
-	if len(args) > 1 && (args[0] == "node" || args[0] == "module") {
-		return 2
+	groups := []string{"node", "module", "operator", "raft", "snapshot"}
+	n := 1
+	for n < len(args) && n < 3 && slices.Contains(groups, args[n-1]) {
+		n++
 	}
-	return 1
+	return n
 }
 
 // JSON runs a command that must succeed and decodes what it printed.

@@ -30,9 +30,10 @@ type room struct {
 var rooms = map[string]room{
 	".":            {[]string{"cli"}, "main starts the command line and nothing else"},
 	"cli":          {[]string{"node", "api", "rpc", "proto"}, "commands are calls, save for `agent`, which runs a node"},
-	"node":         {[]string{"web", "controlplane", "agent", "cluster", "raftfsm", "modulestore", "runtime", "fact", "rpc", "api", "proto"}, "it builds a node out of all parts, and only it knows them all"},
+	"node":         {[]string{"web", "operator", "controlplane", "agent", "cluster", "raftfsm", "modulestore", "runtime", "fact", "rpc", "api", "proto"}, "it builds a node out of all parts, and only it knows them all"},
 	"web":          {[]string{"api", "rpc", "proto"}, "it shows what the control plane answers, and takes that as an interface"},
 	"api":          {[]string{"rpc", "proto"}, "it turns wire messages and errors into the contract's JSON, for command line and web alike"},
+	"operator":     {[]string{"cluster", "raftfsm", "rpc", "proto"}, "a person changes the quorum, and never what runs"},
 	"controlplane": {[]string{"fact", "cluster", "raftfsm", "rpc", "proto"}, "it leads through messages: an agent is on the other end of a connection, also when it is on this node"},
 	"agent":        {[]string{"runtime", "modulestore", "journal", "fact", "rpc", "proto"}, "it runs guests whoever leads, so it knows nothing of Raft or gossip"},
 	"cluster":      {[]string{"raftfsm", "rpc", "proto"}, "who is here and who leads has nothing to do with what runs"},
