@@ -27,8 +27,16 @@ type quorumStream struct {
 	log    *slog.Logger
 }
 
+// helloByte opens the word of which quorum a node is. Raft's own first byte is a small number.
+const helloByte = 'Q'
+
+// hello is what a node of a quorum says first. In the first quorum of a cluster that is nothing, as it was
+// before there were others: nodes of that age are understood.
 func (q Quorum) hello() []byte {
-	raw := binary.BigEndian.AppendUint64(nil, q.Generation)
+	if q == (Quorum{}) {
+		return nil
+	}
+	raw := binary.BigEndian.AppendUint64([]byte{helloByte}, q.Generation)
 	raw = append(raw, byte(len(q.Founder)))
 	return append(raw, q.Founder...)
 }
@@ -72,27 +80,32 @@ type quorumConn struct {
 
 // Read reads what a peer of the same quorum says.
 func (c *quorumConn) Read(b []byte) (int, error) {
-	if !c.checked {
-		if err := c.check(); err != nil {
-			c.stream.log.Debug("raft traffic was refused", "addr", c.RemoteAddr().String(), "err", err)
-			return 0, io.EOF // Raft closes the connection, and has nothing to add
-		}
-		c.checked = true
+	if c.checked || len(b) == 0 {
+		return c.Conn.Read(b)
 	}
-	return c.Conn.Read(b)
+	first, err := c.check()
+	if err != nil {
+		c.stream.log.Debug("raft traffic was refused", "addr", c.RemoteAddr().String(), "err", err)
+		return 0, io.EOF // Raft closes the connection, and has nothing to add
+	}
+	c.checked = true
+	return copy(b, first), nil
 }
 
-func (c *quorumConn) check() error {
+// check returns the first byte of what follows the word of which quorum the peer is.
+func (c *quorumConn) check() ([]byte, error) {
 	if err := c.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
-		return err
+		return nil, err
 	}
 	ours := c.stream.quorum.hello()
-	theirs := make([]byte, len(ours))
-	if _, err := io.ReadFull(c.Conn, theirs); err != nil {
-		return err
+	theirs := make([]byte, len(ours)+1)
+	for at := range theirs { // byte by byte, since a peer of the first quorum may say less and wait
+		if _, err := io.ReadFull(c.Conn, theirs[at:at+1]); err != nil {
+			return nil, err
+		}
+		if at < len(ours) && theirs[at] != ours[at] || at == len(ours) && theirs[at] == helloByte {
+			return nil, fmt.Errorf("it is of another quorum: it begins with %x, and this node is of %+v", theirs[:at+1], c.stream.quorum)
+		}
 	}
-	if string(theirs) != string(ours) {
-		return fmt.Errorf("it is of another quorum: it says %x, and this node is of %x", theirs, ours)
-	}
-	return c.SetReadDeadline(time.Time{})
+	return theirs[len(ours):], c.SetReadDeadline(time.Time{})
 }
