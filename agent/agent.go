@@ -52,6 +52,7 @@ type Agent struct {
 	fetcher     *fetcher
 	journal     *journal.Journal // nil where none is kept
 	keeper      *keeper
+	contact     *contact
 	reports     *reports
 	logLimits   outputLimits
 	turns       chan struct{} // a place in it is the right to instantiate
@@ -115,6 +116,7 @@ func New(cfg Config, engine *wasm.Engine, store *modulestore.Store, peers *rpc.P
 	a.life, a.end = context.WithCancelCause(context.Background())
 	a.fetcher = newFetcher(a)
 	a.keeper = newKeeper(store, cfg.KeepModules)
+	a.contact = newContact()
 	a.reports = newReports(a)
 	if a.metrics, err = newMetrics(cfg.Registerer, a); err != nil {
 		return nil, err
@@ -140,6 +142,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.mu.Unlock()
 	a.end(errLeaving)
 	a.work.Wait()
+	a.contact.expiry.Stop()
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}

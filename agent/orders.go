@@ -190,6 +190,9 @@ func (a *Agent) roomLocked(spec *pb.InstanceSpec, replaced *instance) *rpc.Error
 // stopInstances carries out an order to stop: it returns the records of those that are known, once
 // all of them have ended. With moved, the records are forgotten.
 func (a *Agent) stopInstances(ctx context.Context, req *pb.NodeAgentServiceStopInstanceRequest) (*pb.NodeAgentServiceStopInstanceResponse, error) {
+	if req.GetHold() {
+		return a.holdInstances(ctx, req)
+	}
 	known, err := a.stopAll(req)
 	if err != nil {
 		return nil, err
@@ -214,6 +217,34 @@ func (a *Agent) stopInstances(ctx context.Context, req *pb.NodeAgentServiceStopI
 		if err := a.witnessed(ctx, req.GetFence()); err != nil {
 			return nil, err
 		}
+	}
+	return resp, nil
+}
+
+// holdInstances ends what instances run that are about to be started elsewhere. Their records stay as they are until
+// then, but for a status that says so.
+func (a *Agent) holdInstances(ctx context.Context, req *pb.NodeAgentServiceStopInstanceRequest) (*pb.NodeAgentServiceStopInstanceResponse, error) {
+	a.mu.Lock()
+	newer, err := a.fenceLocked(req.GetFence())
+	var held []*instance
+	if err == nil {
+		for _, id := range req.GetInstanceIds() {
+			if i := a.live[id]; i != nil {
+				held = append(held, i)
+			}
+		}
+	}
+	a.mu.Unlock()
+	a.tellLeader(newer)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.NodeAgentServiceStopInstanceResponse{}
+	for _, i := range held {
+		if err := a.contact.hold(ctx, i); err != nil {
+			return nil, rpc.Errorf(rpc.Timeout, "instance %s has been told to end but has not yet: %w", i.id, err)
+		}
+		resp.Instances = append(resp.Instances, i.rec.Load())
 	}
 	return resp, nil
 }

@@ -57,6 +57,7 @@ type instance struct {
 
 	resumes bool // it is of an earlier life of the agent
 	moved   bool // forget the record at the end; guarded by Agent.mu
+	held    bool // it waits for the leader's word before it runs again; guarded by contact.mu
 }
 
 func newInstance(life context.Context, rec *pb.Instance, o *order, out *output) *instance {
@@ -80,6 +81,7 @@ type end struct {
 	code  *int32 // nil if it did not end by exiting
 	why   string // for people; empty if it did not fail
 	err   error  // where it did not begin
+	held  error  // why it was interrupted that must not run twice; nil if it was not
 }
 
 func (e end) failed() bool { return e.why != "" }
@@ -118,6 +120,12 @@ func (a *Agent) supervise(i *instance) {
 
 	for first := !i.resumes; ; first = false {
 		e := a.attempt(i, module, first, restarts)
+		for e.held != nil && a.putOnHold(i, e) {
+			if e.began {
+				first, restarts = false, restarts+1
+			}
+			e = a.attempt(i, module, first, restarts)
+		}
 		if i.ctx.Err() != nil {
 			a.finishStopped(i, e)
 			return
@@ -142,6 +150,22 @@ func (a *Agent) supervise(i *instance) {
 		}
 		retries, restarts = v.retries, restarts+1
 	}
+}
+
+// putOnHold records that a run has ended of what must not run twice, and that it waits for the leader's word. What
+// its policy never starts again has ended for good: it says false.
+func (a *Agent) putOnHold(i *instance, e end) bool {
+	rec := i.rec.Load()
+	if !e.began {
+		return true
+	}
+	if rec.GetSpec().GetRestartPolicy().GetPolicyType() == pb.PolicyType_POLICY_TYPE_NEVER {
+		return false
+	}
+	rec = ended(rec, rec.GetRestarts(), e, verdict{restart: true})
+	rec.RestartAt = nil
+	a.publish(i, rec, a.event(eventStopped, rec, map[string]string{"reason": e.why}))
+	return true
 }
 
 // prepare gets hold of the instance's module, compiled.
@@ -180,11 +204,17 @@ func (a *Agent) load(ctx context.Context, o *order) (*wasm.Module, error) {
 	return module, nil
 }
 
-// attempt instantiates the module and runs it to its end.
+// attempt instantiates the module and runs it to its end. What must not run twice waits for contact first, and ends
+// with it.
 func (a *Agent) attempt(i *instance, module *wasm.Module, first bool, restarts uint32) end {
-	guest, err := a.instantiate(i, module)
+	if !a.contact.await(i) {
+		return end{}
+	}
+	ctx, over := a.contact.during(i)
+	defer over()
+	guest, err := a.instantiate(ctx, i, module)
 	if err != nil {
-		return end{err: err, why: clip("instantiate: " + err.Error())}
+		return end{err: err, why: clip("instantiate: " + err.Error()), held: i.heldBy(ctx)}
 	}
 	rec := running(i.rec.Load(), restarts)
 	if first {
@@ -194,13 +224,13 @@ func (a *Agent) attempt(i *instance, module *wasm.Module, first bool, restarts u
 	} else {
 		a.publish(i, rec, a.event(eventRestarted, rec, map[string]string{"restarts": strconv.FormatUint(uint64(restarts), 10)}))
 	}
-	return i.run(guest)
+	return i.run(ctx, guest)
 }
 
 // run runs a guest to its end. It is a function of its own to keep the stack that waits here small.
-func (i *instance) run(guest *wasm.Instance) end {
+func (i *instance) run(ctx context.Context, guest *wasm.Instance) end {
 	began := time.Now()
-	exit := guest.Run(i.ctx)
+	exit := guest.Run(ctx)
 	i.out.flush()
 	e := end{began: true, ran: time.Since(began)}
 	switch {
@@ -208,6 +238,9 @@ func (i *instance) run(guest *wasm.Instance) end {
 		e.why = clip(exit.Trap)
 	case exit.Interrupted:
 		e.why = "interrupted"
+		if e.held = i.heldBy(ctx); e.held != nil {
+			e.why = e.held.Error()
+		}
 	default:
 		e.code = &exit.Code
 		if exit.Code != 0 {
@@ -217,18 +250,26 @@ func (i *instance) run(guest *wasm.Instance) end {
 	return e
 }
 
+// heldBy returns why a run was ended whose instance goes on, or nil.
+func (i *instance) heldBy(ctx context.Context) error {
+	if i.ctx.Err() != nil { // it is to end itself
+		return nil
+	}
+	return context.Cause(ctx)
+}
+
 // instantiate makes a guest, when it is its turn: a few at once, however many start.
-func (a *Agent) instantiate(i *instance, module *wasm.Module) (*wasm.Instance, error) {
+func (a *Agent) instantiate(ctx context.Context, i *instance, module *wasm.Module) (*wasm.Instance, error) {
 	select {
 	case a.turns <- struct{}{}:
-	case <-i.ctx.Done():
-		return nil, context.Cause(i.ctx)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 	defer func() { <-a.turns }()
 	if refused := i.order.refused.Load(); refused != nil {
 		return nil, refused
 	}
-	ctx, cancel := context.WithTimeoutCause(i.ctx, instantiateTimeout, errSlowInstantiation)
+	ctx, cancel := context.WithTimeoutCause(ctx, instantiateTimeout, errSlowInstantiation)
 	defer cancel()
 	began := time.Now()
 	spec := i.rec.Load().GetSpec()

@@ -32,6 +32,8 @@ type Instance struct {
 	Args             []string          `json:"args"`
 	MemoryLimitBytes uint64            `json:"memory_limit_bytes"`
 	Constraints      map[string]string `json:"constraints"`
+	// What becomes of it where no leader is heard: "keep" or "stop".
+	OnPartition string `json:"on_partition"`
 	// When the next restart is due; only while restarting.
 	RestartAt *time.Time `json:"restart_at"`
 }
@@ -79,6 +81,7 @@ func FromInstance(i *pb.Instance) Instance {
 		Args:             append([]string{}, spec.GetArgs()...),
 		MemoryLimitBytes: spec.GetMemoryLimitBytes(),
 		Constraints:      notNil(spec.GetConstraints()),
+		OnPartition:      onPartition(spec.GetOnPartition()),
 		RestartAt:        timeOf(i.GetRestartAt()),
 	}
 }
@@ -94,6 +97,14 @@ func FromInstances(all []*pb.Instance) []Instance {
 
 // StatusName returns the word for a status: "running", "stopped" and so on.
 func StatusName(s pb.InstanceStatus) string { return word(s.String(), "INSTANCE_STATUS_") }
+
+// onPartition is "keep" also for what was started before there was a choice.
+func onPartition(o pb.OnPartition) string {
+	if o == pb.OnPartition_ON_PARTITION_STOP {
+		return "stop"
+	}
+	return "keep"
+}
 
 // word turns the name of an enum's value into the word that users see.
 func word(value, prefix string) string {

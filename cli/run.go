@@ -38,6 +38,7 @@ func runCommand() *cli.Command {
 			&cli.StringFlag{Name: "name", Usage: "call the instances this; they share the `NAME`", DefaultText: "the module's", EnvVars: env("name")},
 			&cli.IntFlag{Name: "count", Value: 1, Usage: "start `N` instances", EnvVars: env("count")},
 			&cli.StringFlag{Name: "restart", Value: "on-failure", Usage: "start again what ended, by this `POLICY`: never, always or on-failure", EnvVars: env("restart")},
+			&cli.StringFlag{Name: "on-partition", Value: "keep", Usage: "where no leader is heard, keep it running, or stop it before it can be started elsewhere, so that it never runs twice: `WHAT` is keep or stop", EnvVars: env("on-partition")},
 			&cli.UintFlag{Name: "max-retries", Usage: "give up after `N` restarts in a row; 0 sets no limit", EnvVars: env("max-retries")},
 			&cli.DurationFlag{Name: "backoff", Value: time.Second, Usage: "wait this `TIME` before the first restart, twice as long before each further one, a minute at most", EnvVars: env("backoff")},
 			&cli.StringSliceFlag{Name: "env", Usage: "set `K=V` in the guest's environment; repeatable", EnvVars: env("env")},
@@ -68,6 +69,10 @@ func runRequest(c *client) (*startRequest, error) {
 	if err != nil {
 		return nil, err
 	}
+	onPartition, ok := map[string]pb.OnPartition{"keep": pb.OnPartition_ON_PARTITION_KEEP, "stop": pb.OnPartition_ON_PARTITION_STOP}[c.String("on-partition")]
+	if !ok {
+		return nil, usagef(c.Context, "--on-partition %q: want keep or stop", c.String("on-partition"))
+	}
 	restart, ok := policies[c.String("restart")]
 	if !ok {
 		return nil, usagef(c.Context, "--restart %q: want never, always or on-failure", c.String("restart"))
@@ -79,7 +84,7 @@ func runRequest(c *client) (*startRequest, error) {
 		return nil, usagef(c.Context, "--backoff %s is negative", c.Duration("backoff"))
 	}
 	spec := &pb.InstanceSpec{
-		Name: c.String("name"), Args: args,
+		Name: c.String("name"), Args: args, OnPartition: onPartition,
 		RestartPolicy: &pb.RestartPolicy{
 			PolicyType: restart, MaxRetries: uint32(c.Uint("max-retries")), Backoff: durationpb.New(c.Duration("backoff")),
 		},

@@ -94,11 +94,21 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 	if err != nil || reserved == nil {
 		return nil, err
 	}
+	if fact.StopsOnPartition(i.GetSpec()) { // start elsewhere first, stop here after, would have it run twice
+		if err := s.orderHold(ctx, l, i); err != nil {
+			s.settle(l, call, reserved, startOutcome{failures: map[string]*pb.StartFailure{
+				i.GetInstanceId(): {InstanceId: i.GetInstanceId(), ErrorCode: string(rpc.CodeOf(err)), Message: "it could not be ended first: " + rpc.FromError(err).Message},
+			}})
+			return nil, err
+		}
+	}
 	order := &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: reserved.GetGeneration(), MovedFrom: i}
 	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources([]string{from}))
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {
-		s.view.release(i.GetInstanceId(), reserved.GetNodeId())
+		if !fact.StopsOnPartition(i.GetSpec()) { // else it is given up there first
+			s.view.release(i.GetInstanceId(), reserved.GetNodeId())
+		}
 		return nil, rpc.Errorf(rpc.Code(call.failure.GetErrorCode()), "%s", call.failure.GetMessage())
 	}
 	if m, ok := s.member(from); ok {

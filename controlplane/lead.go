@@ -44,6 +44,7 @@ type lead struct {
 	gone     map[string]struct{}   // ids of nodes that refused the connection: nothing runs there
 	asking   map[string]struct{}   // ids of nodes that are being asked now
 	starts   map[string]*startCall // by instance id; starts under way
+	granted  map[string]time.Time  // by node id: when this leader granted it contact last
 	stopping map[string]int        // by instance id; stops under way, which no move may undo
 	// By instance id: when a first start got no answer last, whose caller has not asked again since.
 	unanswered map[string]time.Time
@@ -114,6 +115,7 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 		gone:           map[string]struct{}{},
 		asking:         map[string]struct{}{},
 		starts:         map[string]*startCall{},
+		granted:        map[string]time.Time{},
 		stopping:       map[string]int{},
 		unanswered:     map[string]time.Time{},
 		moreUnanswered: make(chan struct{}, 1),

@@ -78,7 +78,7 @@ func (v *view) orphanLocked(i *pb.Instance) {
 	delete(v.doubles, i.GetNodeId()+"/"+id)
 	o := orphaned(i, time.Now())
 	if v.index.Put(o) && fact.Live(o.GetStatus()) {
-		v.orphans[id] = struct{}{}
+		v.orphans[id] = i.GetNodeId()
 		v.wakeLocked()
 	}
 }
@@ -123,6 +123,13 @@ func (v *view) homeless() ([]*pb.Instance, <-chan struct{}) {
 		}
 	}
 	return found, v.changed
+}
+
+// lostWith returns the node that an orphan was lost with; empty if another voter told of it.
+func (v *view) lostWith(id string) string {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.orphans[id]
 }
 
 // exchange puts one provisional record in the place of another, and says whether that was still there.

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
@@ -64,7 +65,7 @@ func (s *Server) relocateOne(l *lead, i *pb.Instance) {
 		waits := waitingFor(i, "node "+reserved.GetNodeName()+": "+failure.GetMessage())
 		waits.Generation = max(waits.GetGeneration(), failure.GetRefusedGeneration()+1)
 		s.view.exchange(reserved, waits)
-	} else if out.err != nil && !outcomeUnknown(rpc.CodeOf(out.err)) {
+	} else if out.err != nil && !outcomeUnknown(rpc.CodeOf(out.err)) && !fact.StopsOnPartition(i.GetSpec()) {
 		s.view.exchange(reserved, waitingFor(i, "node "+reserved.GetNodeName()+": "+rpc.FromError(out.err).Message))
 	}
 	s.settle(l, call, reserved, out)
@@ -87,6 +88,9 @@ func (s *Server) reserveRelocation(l *lead, i *pb.Instance) (*pb.Instance, *star
 	defer l.mu.Unlock()
 	if l.starts[id] != nil || l.stopping[id] > 0 || s.view.get(id) != i {
 		return nil, nil
+	}
+	if fact.StopsOnPartition(i.GetSpec()) && orphan(i) && time.Now().Before(l.endsByLocked(s.view.lostWith(id))) {
+		return nil, nil // it may be still running there
 	}
 	reserved := i
 	if orphan(i) {

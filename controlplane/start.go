@@ -41,6 +41,9 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 		if err := l.waitRecovered(ctx); err != nil {
 			return nil, err
 		}
+		if err := s.waitAllHeard(ctx, l, req.GetSpec()); err != nil {
+			return nil, err
+		}
 	}
 	calls, mine, err := s.reserveStarts(l, req)
 	if err != nil {
@@ -257,7 +260,7 @@ func (s *Server) nextAfterRefusal(l *lead, i *pb.Instance, out startOutcome) *pb
 	generation, except, reason := i.GetGeneration()+1, i.GetNodeId(), out.err
 	if refused := out.failures[i.GetInstanceId()]; refused.GetRefusedGeneration() >= i.GetGeneration() {
 		generation, except, reason = refused.GetRefusedGeneration()+1, "", errors.New(refused.GetMessage())
-	} else if out.err == nil || rpc.CodeOf(out.err) != rpc.ResourceExhausted {
+	} else if out.err == nil || rpc.CodeOf(out.err) != rpc.ResourceExhausted || fact.StopsOnPartition(i.GetSpec()) {
 		return nil
 	}
 	l.mu.Lock()
@@ -331,7 +334,8 @@ func (s *Server) settle(l *lead, call *startCall, reserved *pb.Instance, out sta
 			e = rpc.FromError(s.notLeading())
 		}
 		call.failure = &pb.StartFailure{InstanceId: id, ErrorCode: string(e.Code), Message: "node " + reserved.GetNodeName() + ": " + e.Message}
-		if unanswered = outcomeUnknown(e.Code); !unanswered {
+		unanswered = outcomeUnknown(e.Code) || fact.StopsOnPartition(reserved.GetSpec()) // which may be still ending there
+		if !unanswered {
 			s.view.release(id, nodeID)
 		}
 	default:
@@ -340,7 +344,7 @@ func (s *Server) settle(l *lead, call *startCall, reserved *pb.Instance, out sta
 	}
 	l.mu.Lock()
 	delete(l.starts, id)
-	if unanswered && s.view.firstStart(reserved) {
+	if unanswered && s.view.mayGiveUp(reserved) {
 		l.noteUnansweredLocked(id)
 	}
 	l.mu.Unlock()

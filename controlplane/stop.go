@@ -234,3 +234,20 @@ func (s *Server) orderStop(ctx context.Context, l *lead, m cluster.Member, insta
 	}
 	return unknown, nil
 }
+
+// orderHold has an agent end what an instance runs that must not run twice and is about to be started elsewhere. It waits
+// there for this leader's word, which it gets if nothing comes of that.
+func (s *Server) orderHold(ctx context.Context, l *lead, i *pb.Instance) error {
+	m, ok := s.member(i.GetNodeId())
+	if !ok || !reachable(m) {
+		return rpc.Errorf(rpc.CommunicationFailure, "node %s is not reachable", i.GetNodeName())
+	}
+	agent, err := s.agent(m)
+	if err != nil {
+		return err
+	}
+	_, err = agent.StopInstance(ctx, &pb.NodeAgentServiceStopInstanceRequest{
+		Fence: s.fenceFor(l, m.NodeID), InstanceIds: []string{i.GetInstanceId()}, Hold: true,
+	})
+	return err
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
@@ -128,10 +129,11 @@ func (v *view) dropReservations() {
 	}
 }
 
-// firstStart says whether an instance is reserved that never ran anywhere, as far as is known.
-func (v *view) firstStart(i *pb.Instance) bool {
+// mayGiveUp says whether a reservation is to be given up that is not answered: that of a first start, and that of a move
+// which must not leave two of it running. An orphan is tried again instead.
+func (v *view) mayGiveUp(i *pb.Instance) bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	_, moves := v.orphans[i.GetInstanceId()]
-	return !moves && v.behind[i.GetInstanceId()] == nil
+	return !moves && (v.behind[i.GetInstanceId()] == nil || fact.StopsOnPartition(i.GetSpec()))
 }

@@ -29,8 +29,9 @@ type view struct {
 	behind map[string]*pb.Instance
 	// Live instances that another node runs with better right: the leader stops them.
 	doubles map[string]*pb.Instance // node id + "/" + instance id
-	// Ids of orphans that are to be started elsewhere; some may have been by now.
-	orphans map[string]struct{}
+	// Ids of orphans that are to be started elsewhere, with the node that each was lost with, if that is known; some
+	// may have been started by now.
+	orphans map[string]string
 	changed chan struct{} // closed and replaced when doubles or orphans grow
 }
 
@@ -50,7 +51,7 @@ func newView(self string) *view {
 		ahead:   map[string]map[string]answer{},
 		behind:  map[string]*pb.Instance{},
 		doubles: map[string]*pb.Instance{},
-		orphans: map[string]struct{}{},
+		orphans: map[string]string{},
 		changed: make(chan struct{}),
 	}
 }

@@ -33,6 +33,11 @@ func Ended(s pb.InstanceStatus) bool {
 	return false
 }
 
+// StopsOnPartition says whether an instance is to be ended where no leader is heard: it must never run twice.
+func StopsOnPartition(s *pb.InstanceSpec) bool {
+	return s.GetOnPartition() == pb.OnPartition_ON_PARTITION_STOP
+}
+
 // StatusName is the contract's word for a status, such as "running".
 func StatusName(s pb.InstanceStatus) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "INSTANCE_STATUS_"))

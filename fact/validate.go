@@ -45,7 +45,7 @@ const (
 )
 
 // WithDefaults returns a spec in which nothing is left open: policy on_failure, a backoff of a second,
-// 64 MiB of memory.
+// 64 MiB of memory, kept on partition.
 func WithDefaults(s *pb.InstanceSpec) *pb.InstanceSpec {
 	if s == nil {
 		return nil // ValidateSpec says so
@@ -59,6 +59,9 @@ func WithDefaults(s *pb.InstanceSpec) *pb.InstanceSpec {
 	}
 	if s.RestartPolicy.Backoff == nil {
 		s.RestartPolicy.Backoff = durationpb.New(DefaultBackoff)
+	}
+	if s.OnPartition == pb.OnPartition_ON_PARTITION_UNSPECIFIED {
+		s.OnPartition = pb.OnPartition_ON_PARTITION_KEEP
 	}
 	if s.MemoryLimitBytes == 0 {
 		s.MemoryLimitBytes = DefaultMemory
@@ -79,6 +82,11 @@ func ValidateSpec(s *pb.InstanceSpec) error {
 	}
 	if m := s.GetMemoryLimitBytes(); m < PageBytes || m > MaxMemory {
 		return fmt.Errorf("memory limit of %d bytes: want from 64KiB to 4GiB", m)
+	}
+	switch s.GetOnPartition() {
+	case pb.OnPartition_ON_PARTITION_KEEP, pb.OnPartition_ON_PARTITION_STOP, pb.OnPartition_ON_PARTITION_UNSPECIFIED:
+	default:
+		return fmt.Errorf("on partition %q: want keep or stop", s.GetOnPartition())
 	}
 	if err := validatePolicy(s.GetRestartPolicy()); err != nil {
 		return err

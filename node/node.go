@@ -152,6 +152,7 @@ func (n *node) run(ctx context.Context) error {
 	parts.start("cluster", n.runCluster)
 	parts.start("agent", n.agent.Run)
 	parts.start("control plane", n.control.Run)
+	parts.start("contact", n.keepContact)
 	parts.start("registration", n.register)
 	select {
 	case err := <-parts.failed:

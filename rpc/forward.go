@@ -26,7 +26,7 @@ const leaderCheck = 250 * time.Millisecond
 // forwarded are the methods of the control plane that only a leader serves. Of the catalog it serves all.
 var forwarded = []string{
 	"StartInstance", "StopInstance", "QueryInstance", "ListInstances",
-	"RegisterNode", "DrainNode", "WatchEvents", "GetClusterStatus",
+	"RegisterNode", "RenewContact", "DrainNode", "WatchEvents", "GetClusterStatus",
 }
 
 // forwardedByHand are those of the operator's.

@@ -655,6 +655,140 @@ func (x *RegisterNodeResponse) GetSuperseded() []string {
 	return nil
 }
 
+type RenewContactRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The epoch that the node knows. With a lower one than it has, it was declared lost, and nothing is granted.
+	NodeEpoch uint64 `protobuf:"varint,2,opt,name=node_epoch,json=nodeEpoch,proto3" json:"node_epoch,omitempty"`
+	// What waits for the leader's word before it runs, by generation.
+	Waiting       map[string]uint64 `protobuf:"bytes,3,rep,name=waiting,proto3" json:"waiting,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewContactRequest) Reset() {
+	*x = RenewContactRequest{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewContactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewContactRequest) ProtoMessage() {}
+
+func (x *RenewContactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewContactRequest.ProtoReflect.Descriptor instead.
+func (*RenewContactRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RenewContactRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RenewContactRequest) GetNodeEpoch() uint64 {
+	if x != nil {
+		return x.NodeEpoch
+	}
+	return 0
+}
+
+func (x *RenewContactRequest) GetWaiting() map[string]uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+type RenewContactResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who grants it, in which term; and the node's epoch.
+	Fence *Fence `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
+	// For how long the node may count itself in contact, from when it sent the request; none if nothing is granted.
+	ValidFor *durationpb.Duration `protobuf:"bytes,2,opt,name=valid_for,json=validFor,proto3" json:"valid_for,omitempty"`
+	// Of those that wait, the ones that may run.
+	Cleared []string `protobuf:"bytes,3,rep,name=cleared,proto3" json:"cleared,omitempty"`
+	// Of those that wait, the ones that were stopped or started elsewhere.
+	Superseded    []string `protobuf:"bytes,4,rep,name=superseded,proto3" json:"superseded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewContactResponse) Reset() {
+	*x = RenewContactResponse{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewContactResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewContactResponse) ProtoMessage() {}
+
+func (x *RenewContactResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewContactResponse.ProtoReflect.Descriptor instead.
+func (*RenewContactResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RenewContactResponse) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *RenewContactResponse) GetValidFor() *durationpb.Duration {
+	if x != nil {
+		return x.ValidFor
+	}
+	return nil
+}
+
+func (x *RenewContactResponse) GetCleared() []string {
+	if x != nil {
+		return x.Cleared
+	}
+	return nil
+}
+
+func (x *RenewContactResponse) GetSuperseded() []string {
+	if x != nil {
+		return x.Superseded
+	}
+	return nil
+}
+
 // ReportStatusRequest is one message of an agent's report. The first on a stream is a hello without
 // changes; the voter answers with what it has, and the agent goes on from there.
 type ReportStatusRequest struct {
@@ -677,7 +811,7 @@ type ReportStatusRequest struct {
 
 func (x *ReportStatusRequest) Reset() {
 	*x = ReportStatusRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[11]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +823,7 @@ func (x *ReportStatusRequest) String() string {
 func (*ReportStatusRequest) ProtoMessage() {}
 
 func (x *ReportStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[11]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +836,7 @@ func (x *ReportStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusRequest.ProtoReflect.Descriptor instead.
 func (*ReportStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{11}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReportStatusRequest) GetNodeId() string {
@@ -780,7 +914,7 @@ type ReportStatusResponse struct {
 
 func (x *ReportStatusResponse) Reset() {
 	*x = ReportStatusResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[12]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +926,7 @@ func (x *ReportStatusResponse) String() string {
 func (*ReportStatusResponse) ProtoMessage() {}
 
 func (x *ReportStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[12]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +939,7 @@ func (x *ReportStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusResponse.ProtoReflect.Descriptor instead.
 func (*ReportStatusResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{12}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReportStatusResponse) GetBootId() string {
@@ -837,7 +971,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[13]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +983,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[13]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +996,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{13}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -898,7 +1032,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[14]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1044,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[14]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1057,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{14}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DrainNodeResponse) GetMoved() []*Instance {
@@ -951,7 +1085,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[15]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1097,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[15]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1110,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{15}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchEventsRequest) GetFollow() bool {
@@ -1002,7 +1136,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[16]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1148,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[16]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1161,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{16}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchEventsResponse) GetEvents() []*Event {
@@ -1045,7 +1179,7 @@ type GetClusterStatusRequest struct {
 
 func (x *GetClusterStatusRequest) Reset() {
 	*x = GetClusterStatusRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[17]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1191,7 @@ func (x *GetClusterStatusRequest) String() string {
 func (*GetClusterStatusRequest) ProtoMessage() {}
 
 func (x *GetClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[17]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1204,7 @@ func (x *GetClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{17}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{19}
 }
 
 type GetClusterStatusResponse struct {
@@ -1094,7 +1228,7 @@ type GetClusterStatusResponse struct {
 
 func (x *GetClusterStatusResponse) Reset() {
 	*x = GetClusterStatusResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[18]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1240,7 @@ func (x *GetClusterStatusResponse) String() string {
 func (*GetClusterStatusResponse) ProtoMessage() {}
 
 func (x *GetClusterStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[18]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1253,7 @@ func (x *GetClusterStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterStatusResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{18}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetClusterStatusResponse) GetClusterId() string {
@@ -1202,7 +1336,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[19]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1348,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[19]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1361,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{19}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListMembersRequest) GetLocal() bool {
@@ -1246,7 +1380,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[20]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1392,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[20]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1405,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{20}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -1303,7 +1437,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[21]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1449,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[21]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1462,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{21}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Member) GetNodeId() string {
@@ -1417,7 +1551,7 @@ type CheckNodeRequest struct {
 
 func (x *CheckNodeRequest) Reset() {
 	*x = CheckNodeRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1563,7 @@ func (x *CheckNodeRequest) String() string {
 func (*CheckNodeRequest) ProtoMessage() {}
 
 func (x *CheckNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1576,7 @@ func (x *CheckNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckNodeRequest.ProtoReflect.Descriptor instead.
 func (*CheckNodeRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{22}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CheckNodeRequest) GetNodeId() string {
@@ -1471,7 +1605,7 @@ type CheckNodeResponse struct {
 
 func (x *CheckNodeResponse) Reset() {
 	*x = CheckNodeResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1617,7 @@ func (x *CheckNodeResponse) String() string {
 func (*CheckNodeResponse) ProtoMessage() {}
 
 func (x *CheckNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1630,7 @@ func (x *CheckNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckNodeResponse.ProtoReflect.Descriptor instead.
 func (*CheckNodeResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{23}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CheckNodeResponse) GetAlive() bool {
@@ -1550,7 +1684,7 @@ type ListCopiesRequest struct {
 
 func (x *ListCopiesRequest) Reset() {
 	*x = ListCopiesRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1696,7 @@ func (x *ListCopiesRequest) String() string {
 func (*ListCopiesRequest) ProtoMessage() {}
 
 func (x *ListCopiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1709,7 @@ func (x *ListCopiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopiesRequest.ProtoReflect.Descriptor instead.
 func (*ListCopiesRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{24}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListCopiesRequest) GetNodeIds() []string {
@@ -1604,7 +1738,7 @@ type ListCopiesResponse struct {
 
 func (x *ListCopiesResponse) Reset() {
 	*x = ListCopiesResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1750,7 @@ func (x *ListCopiesResponse) String() string {
 func (*ListCopiesResponse) ProtoMessage() {}
 
 func (x *ListCopiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1763,7 @@ func (x *ListCopiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopiesResponse.ProtoReflect.Descriptor instead.
 func (*ListCopiesResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{25}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListCopiesResponse) GetNodeId() string {
@@ -1686,7 +1820,7 @@ type FollowLogsRequest struct {
 
 func (x *FollowLogsRequest) Reset() {
 	*x = FollowLogsRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1832,7 @@ func (x *FollowLogsRequest) String() string {
 func (*FollowLogsRequest) ProtoMessage() {}
 
 func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1845,7 @@ func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsRequest.ProtoReflect.Descriptor instead.
 func (*FollowLogsRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{26}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FollowLogsRequest) GetRef() string {
@@ -1744,7 +1878,7 @@ type FollowLogsResponse struct {
 
 func (x *FollowLogsResponse) Reset() {
 	*x = FollowLogsResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1890,7 @@ func (x *FollowLogsResponse) String() string {
 func (*FollowLogsResponse) ProtoMessage() {}
 
 func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1903,7 @@ func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsResponse.ProtoReflect.Descriptor instead.
 func (*FollowLogsResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{27}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FollowLogsResponse) GetEntries() []*LogEntry {
@@ -1795,7 +1929,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1941,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1954,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{28}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -1902,6 +2036,21 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x04 \x03(\tR\n" +
+	"superseded\"\xd3\x01\n" +
+	"\x13RenewContactRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
+	"\n" +
+	"node_epoch\x18\x02 \x01(\x04R\tnodeEpoch\x12H\n" +
+	"\awaiting\x18\x03 \x03(\v2..wasmatrix.v1.RenewContactRequest.WaitingEntryR\awaiting\x1a:\n" +
+	"\fWaitingEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb3\x01\n" +
+	"\x14RenewContactResponse\x12)\n" +
+	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x126\n" +
+	"\tvalid_for\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bvalidFor\x12\x18\n" +
+	"\acleared\x18\x03 \x03(\tR\acleared\x12\x1e\n" +
 	"\n" +
 	"superseded\x18\x04 \x03(\tR\n" +
 	"superseded\"\xcb\x02\n" +
@@ -2004,13 +2153,14 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\fR\x04line\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xfd\b\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xd4\t\n" +
 	"\x13ControlPlaneService\x12X\n" +
 	"\rStartInstance\x12\".wasmatrix.v1.StartInstanceRequest\x1a#.wasmatrix.v1.StartInstanceResponse\x12U\n" +
 	"\fStopInstance\x12!.wasmatrix.v1.StopInstanceRequest\x1a\".wasmatrix.v1.StopInstanceResponse\x12X\n" +
 	"\rQueryInstance\x12\".wasmatrix.v1.QueryInstanceRequest\x1a#.wasmatrix.v1.QueryInstanceResponse\x12Z\n" +
 	"\rListInstances\x12\".wasmatrix.v1.ListInstancesRequest\x1a#.wasmatrix.v1.ListInstancesResponse0\x01\x12U\n" +
-	"\fRegisterNode\x12!.wasmatrix.v1.RegisterNodeRequest\x1a\".wasmatrix.v1.RegisterNodeResponse\x12Y\n" +
+	"\fRegisterNode\x12!.wasmatrix.v1.RegisterNodeRequest\x1a\".wasmatrix.v1.RegisterNodeResponse\x12U\n" +
+	"\fRenewContact\x12!.wasmatrix.v1.RenewContactRequest\x1a\".wasmatrix.v1.RenewContactResponse\x12Y\n" +
 	"\fReportStatus\x12!.wasmatrix.v1.ReportStatusRequest\x1a\".wasmatrix.v1.ReportStatusResponse(\x010\x01\x12L\n" +
 	"\tDrainNode\x12\x1e.wasmatrix.v1.DrainNodeRequest\x1a\x1f.wasmatrix.v1.DrainNodeResponse\x12T\n" +
 	"\vWatchEvents\x12 .wasmatrix.v1.WatchEventsRequest\x1a!.wasmatrix.v1.WatchEventsResponse0\x01\x12a\n" +
@@ -2035,7 +2185,7 @@ func file_wasmatrix_v1_control_plane_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_control_plane_proto_rawDescData
 }
 
-var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*StartInstanceRequest)(nil),     // 0: wasmatrix.v1.StartInstanceRequest
 	(*StartInstanceResponse)(nil),    // 1: wasmatrix.v1.StartInstanceResponse
@@ -2048,92 +2198,101 @@ var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*ListInstancesResponse)(nil),    // 8: wasmatrix.v1.ListInstancesResponse
 	(*RegisterNodeRequest)(nil),      // 9: wasmatrix.v1.RegisterNodeRequest
 	(*RegisterNodeResponse)(nil),     // 10: wasmatrix.v1.RegisterNodeResponse
-	(*ReportStatusRequest)(nil),      // 11: wasmatrix.v1.ReportStatusRequest
-	(*ReportStatusResponse)(nil),     // 12: wasmatrix.v1.ReportStatusResponse
-	(*DrainNodeRequest)(nil),         // 13: wasmatrix.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),        // 14: wasmatrix.v1.DrainNodeResponse
-	(*WatchEventsRequest)(nil),       // 15: wasmatrix.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),      // 16: wasmatrix.v1.WatchEventsResponse
-	(*GetClusterStatusRequest)(nil),  // 17: wasmatrix.v1.GetClusterStatusRequest
-	(*GetClusterStatusResponse)(nil), // 18: wasmatrix.v1.GetClusterStatusResponse
-	(*ListMembersRequest)(nil),       // 19: wasmatrix.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),      // 20: wasmatrix.v1.ListMembersResponse
-	(*Member)(nil),                   // 21: wasmatrix.v1.Member
-	(*CheckNodeRequest)(nil),         // 22: wasmatrix.v1.CheckNodeRequest
-	(*CheckNodeResponse)(nil),        // 23: wasmatrix.v1.CheckNodeResponse
-	(*ListCopiesRequest)(nil),        // 24: wasmatrix.v1.ListCopiesRequest
-	(*ListCopiesResponse)(nil),       // 25: wasmatrix.v1.ListCopiesResponse
-	(*FollowLogsRequest)(nil),        // 26: wasmatrix.v1.FollowLogsRequest
-	(*FollowLogsResponse)(nil),       // 27: wasmatrix.v1.FollowLogsResponse
-	(*LogEntry)(nil),                 // 28: wasmatrix.v1.LogEntry
-	nil,                              // 29: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
-	nil,                              // 30: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	nil,                              // 31: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	nil,                              // 32: wasmatrix.v1.Member.LabelsEntry
-	(*InstanceSpec)(nil),             // 33: wasmatrix.v1.InstanceSpec
-	(*Instance)(nil),                 // 34: wasmatrix.v1.Instance
-	(*Node)(nil),                     // 35: wasmatrix.v1.Node
-	(*Event)(nil),                    // 36: wasmatrix.v1.Event
-	(*NodeLoad)(nil),                 // 37: wasmatrix.v1.NodeLoad
-	(*timestamppb.Timestamp)(nil),    // 38: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 39: google.protobuf.Duration
+	(*RenewContactRequest)(nil),      // 11: wasmatrix.v1.RenewContactRequest
+	(*RenewContactResponse)(nil),     // 12: wasmatrix.v1.RenewContactResponse
+	(*ReportStatusRequest)(nil),      // 13: wasmatrix.v1.ReportStatusRequest
+	(*ReportStatusResponse)(nil),     // 14: wasmatrix.v1.ReportStatusResponse
+	(*DrainNodeRequest)(nil),         // 15: wasmatrix.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),        // 16: wasmatrix.v1.DrainNodeResponse
+	(*WatchEventsRequest)(nil),       // 17: wasmatrix.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),      // 18: wasmatrix.v1.WatchEventsResponse
+	(*GetClusterStatusRequest)(nil),  // 19: wasmatrix.v1.GetClusterStatusRequest
+	(*GetClusterStatusResponse)(nil), // 20: wasmatrix.v1.GetClusterStatusResponse
+	(*ListMembersRequest)(nil),       // 21: wasmatrix.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),      // 22: wasmatrix.v1.ListMembersResponse
+	(*Member)(nil),                   // 23: wasmatrix.v1.Member
+	(*CheckNodeRequest)(nil),         // 24: wasmatrix.v1.CheckNodeRequest
+	(*CheckNodeResponse)(nil),        // 25: wasmatrix.v1.CheckNodeResponse
+	(*ListCopiesRequest)(nil),        // 26: wasmatrix.v1.ListCopiesRequest
+	(*ListCopiesResponse)(nil),       // 27: wasmatrix.v1.ListCopiesResponse
+	(*FollowLogsRequest)(nil),        // 28: wasmatrix.v1.FollowLogsRequest
+	(*FollowLogsResponse)(nil),       // 29: wasmatrix.v1.FollowLogsResponse
+	(*LogEntry)(nil),                 // 30: wasmatrix.v1.LogEntry
+	nil,                              // 31: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	nil,                              // 32: wasmatrix.v1.RenewContactRequest.WaitingEntry
+	nil,                              // 33: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	nil,                              // 34: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	nil,                              // 35: wasmatrix.v1.Member.LabelsEntry
+	(*InstanceSpec)(nil),             // 36: wasmatrix.v1.InstanceSpec
+	(*Instance)(nil),                 // 37: wasmatrix.v1.Instance
+	(*Node)(nil),                     // 38: wasmatrix.v1.Node
+	(*Fence)(nil),                    // 39: wasmatrix.v1.Fence
+	(*durationpb.Duration)(nil),      // 40: google.protobuf.Duration
+	(*Event)(nil),                    // 41: wasmatrix.v1.Event
+	(*NodeLoad)(nil),                 // 42: wasmatrix.v1.NodeLoad
+	(*timestamppb.Timestamp)(nil),    // 43: google.protobuf.Timestamp
 }
 var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
-	33, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
-	34, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	36, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
+	37, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
 	2,  // 2: wasmatrix.v1.StartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
-	34, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	34, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
-	34, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
-	35, // 6: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
-	29, // 7: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
-	34, // 8: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
-	36, // 9: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
-	37, // 10: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
-	34, // 11: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
-	2,  // 12: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
-	38, // 13: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	36, // 14: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
-	30, // 15: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	31, // 16: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	21, // 17: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
-	32, // 18: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
-	39, // 19: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
-	39, // 20: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
-	34, // 21: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
-	28, // 22: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	38, // 23: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	0,  // 24: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
-	3,  // 25: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
-	5,  // 26: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
-	7,  // 27: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
-	9,  // 28: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
-	11, // 29: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
-	13, // 30: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
-	15, // 31: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
-	17, // 32: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
-	19, // 33: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
-	22, // 34: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
-	24, // 35: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
-	26, // 36: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
-	1,  // 37: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
-	4,  // 38: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
-	6,  // 39: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
-	8,  // 40: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
-	10, // 41: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
-	12, // 42: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
-	14, // 43: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
-	16, // 44: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
-	18, // 45: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
-	20, // 46: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
-	23, // 47: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
-	25, // 48: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
-	27, // 49: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
-	37, // [37:50] is the sub-list for method output_type
-	24, // [24:37] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	37, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	37, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
+	37, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
+	38, // 6: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
+	31, // 7: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	32, // 8: wasmatrix.v1.RenewContactRequest.waiting:type_name -> wasmatrix.v1.RenewContactRequest.WaitingEntry
+	39, // 9: wasmatrix.v1.RenewContactResponse.fence:type_name -> wasmatrix.v1.Fence
+	40, // 10: wasmatrix.v1.RenewContactResponse.valid_for:type_name -> google.protobuf.Duration
+	37, // 11: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
+	41, // 12: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
+	42, // 13: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
+	37, // 14: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
+	2,  // 15: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
+	43, // 16: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	41, // 17: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
+	33, // 18: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	34, // 19: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	23, // 20: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
+	35, // 21: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
+	40, // 22: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
+	40, // 23: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
+	37, // 24: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
+	30, // 25: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	43, // 26: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	0,  // 27: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
+	3,  // 28: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
+	5,  // 29: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
+	7,  // 30: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
+	9,  // 31: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
+	11, // 32: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
+	13, // 33: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
+	15, // 34: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
+	17, // 35: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
+	19, // 36: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
+	21, // 37: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
+	24, // 38: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
+	26, // 39: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
+	28, // 40: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
+	1,  // 41: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
+	4,  // 42: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
+	6,  // 43: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
+	8,  // 44: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
+	10, // 45: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
+	12, // 46: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
+	14, // 47: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
+	16, // 48: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
+	18, // 49: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
+	20, // 50: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
+	22, // 51: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
+	25, // 52: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
+	27, // 53: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
+	29, // 54: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
+	41, // [41:55] is the sub-list for method output_type
+	27, // [27:41] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_control_plane_proto_init() }
@@ -2148,7 +2307,7 @@ func file_wasmatrix_v1_control_plane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_control_plane_proto_rawDesc), len(file_wasmatrix_v1_control_plane_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

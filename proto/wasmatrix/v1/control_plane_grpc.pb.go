@@ -24,6 +24,7 @@ const (
 	ControlPlaneService_QueryInstance_FullMethodName    = "/wasmatrix.v1.ControlPlaneService/QueryInstance"
 	ControlPlaneService_ListInstances_FullMethodName    = "/wasmatrix.v1.ControlPlaneService/ListInstances"
 	ControlPlaneService_RegisterNode_FullMethodName     = "/wasmatrix.v1.ControlPlaneService/RegisterNode"
+	ControlPlaneService_RenewContact_FullMethodName     = "/wasmatrix.v1.ControlPlaneService/RenewContact"
 	ControlPlaneService_ReportStatus_FullMethodName     = "/wasmatrix.v1.ControlPlaneService/ReportStatus"
 	ControlPlaneService_DrainNode_FullMethodName        = "/wasmatrix.v1.ControlPlaneService/DrainNode"
 	ControlPlaneService_WatchEvents_FullMethodName      = "/wasmatrix.v1.ControlPlaneService/WatchEvents"
@@ -52,6 +53,9 @@ type ControlPlaneServiceClient interface {
 	ListInstances(ctx context.Context, in *ListInstancesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListInstancesResponse], error)
 	// RegisterNode writes a node into the metadata, or refuses it and says why.
 	RegisterNode(ctx context.Context, in *RegisterNodeRequest, opts ...grpc.CallOption) (*RegisterNodeResponse, error)
+	// RenewContact tells a node that it is in contact with the leader, for the instances that must end
+	// without (on_partition stop). Until that has run out, none of them is started elsewhere.
+	RenewContact(ctx context.Context, in *RenewContactRequest, opts ...grpc.CallOption) (*RenewContactResponse, error)
 	// ReportStatus is an agent's stream of facts to one voter. It is never forwarded.
 	ReportStatus(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReportStatusRequest, ReportStatusResponse], error)
 	// DrainNode keeps new instances off a node and moves its own away, or takes that back.
@@ -134,6 +138,16 @@ func (c *controlPlaneServiceClient) RegisterNode(ctx context.Context, in *Regist
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RegisterNodeResponse)
 	err := c.cc.Invoke(ctx, ControlPlaneService_RegisterNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlPlaneServiceClient) RenewContact(ctx context.Context, in *RenewContactRequest, opts ...grpc.CallOption) (*RenewContactResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewContactResponse)
+	err := c.cc.Invoke(ctx, ControlPlaneService_RenewContact_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -268,6 +282,9 @@ type ControlPlaneServiceServer interface {
 	ListInstances(*ListInstancesRequest, grpc.ServerStreamingServer[ListInstancesResponse]) error
 	// RegisterNode writes a node into the metadata, or refuses it and says why.
 	RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error)
+	// RenewContact tells a node that it is in contact with the leader, for the instances that must end
+	// without (on_partition stop). Until that has run out, none of them is started elsewhere.
+	RenewContact(context.Context, *RenewContactRequest) (*RenewContactResponse, error)
 	// ReportStatus is an agent's stream of facts to one voter. It is never forwarded.
 	ReportStatus(grpc.BidiStreamingServer[ReportStatusRequest, ReportStatusResponse]) error
 	// DrainNode keeps new instances off a node and moves its own away, or takes that back.
@@ -311,6 +328,9 @@ func (UnimplementedControlPlaneServiceServer) ListInstances(*ListInstancesReques
 }
 func (UnimplementedControlPlaneServiceServer) RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterNode not implemented")
+}
+func (UnimplementedControlPlaneServiceServer) RenewContact(context.Context, *RenewContactRequest) (*RenewContactResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewContact not implemented")
 }
 func (UnimplementedControlPlaneServiceServer) ReportStatus(grpc.BidiStreamingServer[ReportStatusRequest, ReportStatusResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReportStatus not implemented")
@@ -436,6 +456,24 @@ func _ControlPlaneService_RegisterNode_Handler(srv interface{}, ctx context.Cont
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ControlPlaneServiceServer).RegisterNode(ctx, req.(*RegisterNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ControlPlaneService_RenewContact_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewContactRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlPlaneServiceServer).RenewContact(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlPlaneService_RenewContact_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlPlaneServiceServer).RenewContact(ctx, req.(*RenewContactRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -574,6 +612,10 @@ var ControlPlaneService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RegisterNode",
 			Handler:    _ControlPlaneService_RegisterNode_Handler,
+		},
+		{
+			MethodName: "RenewContact",
+			Handler:    _ControlPlaneService_RenewContact_Handler,
 		},
 		{
 			MethodName: "DrainNode",

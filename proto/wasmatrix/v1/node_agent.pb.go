@@ -292,7 +292,10 @@ type NodeAgentServiceStopInstanceRequest struct {
 	Moved bool `protobuf:"varint,3,opt,name=moved,proto3" json:"moved,omitempty"`
 	// Of each id the generation that is to end: an order to start it that is still on its way is refused when it
 	// arrives. Empty where none can be.
-	Generations   []uint64 `protobuf:"varint,4,rep,packed,name=generations,proto3" json:"generations,omitempty"`
+	Generations []uint64 `protobuf:"varint,4,rep,packed,name=generations,proto3" json:"generations,omitempty"`
+	// Do not stop them: end what they run, and let them wait for the leader's word (RenewContact). They are about to be
+	// started elsewhere, and must never run twice.
+	Hold          bool `protobuf:"varint,5,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -353,6 +356,13 @@ func (x *NodeAgentServiceStopInstanceRequest) GetGenerations() []uint64 {
 		return x.Generations
 	}
 	return nil
+}
+
+func (x *NodeAgentServiceStopInstanceRequest) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
 }
 
 type NodeAgentServiceStopInstanceResponse struct {
@@ -777,12 +787,13 @@ const file_wasmatrix_v1_node_agent_proto_rawDesc = "" +
 	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x126\n" +
 	"\bfailures\x18\x02 \x03(\v2\x1a.wasmatrix.v1.StartFailureR\bfailures\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq\"\xab\x01\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\"\xbf\x01\n" +
 	"#NodeAgentServiceStopInstanceRequest\x12)\n" +
 	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12!\n" +
 	"\finstance_ids\x18\x02 \x03(\tR\vinstanceIds\x12\x14\n" +
 	"\x05moved\x18\x03 \x01(\bR\x05moved\x12 \n" +
-	"\vgenerations\x18\x04 \x03(\x04R\vgenerations\"\\\n" +
+	"\vgenerations\x18\x04 \x03(\x04R\vgenerations\x12\x12\n" +
+	"\x04hold\x18\x05 \x01(\bR\x04hold\"\\\n" +
 	"$NodeAgentServiceStopInstanceResponse\x124\n" +
 	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\"r\n" +
 	"$NodeAgentServiceQueryInstanceRequest\x12\x1f\n" +

@@ -145,6 +145,58 @@ func (PolicyType) EnumDescriptor() ([]byte, []int) {
 	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{1}
 }
 
+// OnPartition says what an agent does with an instance once it hears from no leader.
+type OnPartition int32
+
+const (
+	// It runs on, though it may be started elsewhere meanwhile.
+	OnPartition_ON_PARTITION_UNSPECIFIED OnPartition = 0
+	OnPartition_ON_PARTITION_KEEP        OnPartition = 1
+	// It is ended before it can be started elsewhere.
+	OnPartition_ON_PARTITION_STOP OnPartition = 2
+)
+
+// Enum value maps for OnPartition.
+var (
+	OnPartition_name = map[int32]string{
+		0: "ON_PARTITION_UNSPECIFIED",
+		1: "ON_PARTITION_KEEP",
+		2: "ON_PARTITION_STOP",
+	}
+	OnPartition_value = map[string]int32{
+		"ON_PARTITION_UNSPECIFIED": 0,
+		"ON_PARTITION_KEEP":        1,
+		"ON_PARTITION_STOP":        2,
+	}
+)
+
+func (x OnPartition) Enum() *OnPartition {
+	p := new(OnPartition)
+	*p = x
+	return p
+}
+
+func (x OnPartition) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnPartition) Descriptor() protoreflect.EnumDescriptor {
+	return file_wasmatrix_v1_types_proto_enumTypes[2].Descriptor()
+}
+
+func (OnPartition) Type() protoreflect.EnumType {
+	return &file_wasmatrix_v1_types_proto_enumTypes[2]
+}
+
+func (x OnPartition) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnPartition.Descriptor instead.
+func (OnPartition) EnumDescriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{2}
+}
+
 // Durability says how many hosts know of a start.
 type Durability int32
 
@@ -181,11 +233,11 @@ func (x Durability) String() string {
 }
 
 func (Durability) Descriptor() protoreflect.EnumDescriptor {
-	return file_wasmatrix_v1_types_proto_enumTypes[2].Descriptor()
+	return file_wasmatrix_v1_types_proto_enumTypes[3].Descriptor()
 }
 
 func (Durability) Type() protoreflect.EnumType {
-	return &file_wasmatrix_v1_types_proto_enumTypes[2]
+	return &file_wasmatrix_v1_types_proto_enumTypes[3]
 }
 
 func (x Durability) Number() protoreflect.EnumNumber {
@@ -194,7 +246,7 @@ func (x Durability) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Durability.Descriptor instead.
 func (Durability) EnumDescriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{2}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{3}
 }
 
 // NodeState is what the cluster's metadata says of a node.
@@ -240,11 +292,11 @@ func (x NodeState) String() string {
 }
 
 func (NodeState) Descriptor() protoreflect.EnumDescriptor {
-	return file_wasmatrix_v1_types_proto_enumTypes[3].Descriptor()
+	return file_wasmatrix_v1_types_proto_enumTypes[4].Descriptor()
 }
 
 func (NodeState) Type() protoreflect.EnumType {
-	return &file_wasmatrix_v1_types_proto_enumTypes[3]
+	return &file_wasmatrix_v1_types_proto_enumTypes[4]
 }
 
 func (x NodeState) Number() protoreflect.EnumNumber {
@@ -253,7 +305,7 @@ func (x NodeState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeState.Descriptor instead.
 func (NodeState) EnumDescriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{4}
 }
 
 // ProviderState says whether a provider serves.
@@ -293,11 +345,11 @@ func (x ProviderState) String() string {
 }
 
 func (ProviderState) Descriptor() protoreflect.EnumDescriptor {
-	return file_wasmatrix_v1_types_proto_enumTypes[4].Descriptor()
+	return file_wasmatrix_v1_types_proto_enumTypes[5].Descriptor()
 }
 
 func (ProviderState) Type() protoreflect.EnumType {
-	return &file_wasmatrix_v1_types_proto_enumTypes[4]
+	return &file_wasmatrix_v1_types_proto_enumTypes[5]
 }
 
 func (x ProviderState) Number() protoreflect.EnumNumber {
@@ -306,7 +358,7 @@ func (x ProviderState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProviderState.Descriptor instead.
 func (ProviderState) EnumDescriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 // RestartPolicy is part of the fact of a start.
@@ -385,6 +437,7 @@ type InstanceSpec struct {
 	MemoryLimitBytes uint64 `protobuf:"varint,6,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
 	// Labels its node must carry.
 	Constraints   map[string]string `protobuf:"bytes,7,rep,name=constraints,proto3" json:"constraints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	OnPartition   OnPartition       `protobuf:"varint,8,opt,name=on_partition,json=onPartition,proto3,enum=wasmatrix.v1.OnPartition" json:"on_partition,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -466,6 +519,13 @@ func (x *InstanceSpec) GetConstraints() map[string]string {
 		return x.Constraints
 	}
 	return nil
+}
+
+func (x *InstanceSpec) GetOnPartition() OnPartition {
+	if x != nil {
+		return x.OnPartition
+	}
+	return OnPartition_ON_PARTITION_UNSPECIFIED
 }
 
 // Instance is the fact of one instance. Its agent is the truth; any other copy is a cache.
@@ -1196,7 +1256,7 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"policyType\x12\x1f\n" +
 	"\vmax_retries\x18\x02 \x01(\rR\n" +
 	"maxRetries\x123\n" +
-	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"\xc7\x03\n" +
+	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"\x85\x04\n" +
 	"\fInstanceSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vmodule_hash\x18\x02 \x01(\tR\n" +
@@ -1205,7 +1265,8 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x03env\x18\x04 \x03(\v2#.wasmatrix.v1.InstanceSpec.EnvEntryR\x03env\x12B\n" +
 	"\x0erestart_policy\x18\x05 \x01(\v2\x1b.wasmatrix.v1.RestartPolicyR\rrestartPolicy\x12,\n" +
 	"\x12memory_limit_bytes\x18\x06 \x01(\x04R\x10memoryLimitBytes\x12M\n" +
-	"\vconstraints\x18\a \x03(\v2+.wasmatrix.v1.InstanceSpec.ConstraintsEntryR\vconstraints\x1a6\n" +
+	"\vconstraints\x18\a \x03(\v2+.wasmatrix.v1.InstanceSpec.ConstraintsEntryR\vconstraints\x12<\n" +
+	"\fon_partition\x18\b \x01(\x0e2\x19.wasmatrix.v1.OnPartitionR\vonPartition\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -1317,7 +1378,11 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x17POLICY_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11POLICY_TYPE_NEVER\x10\x01\x12\x16\n" +
 	"\x12POLICY_TYPE_ALWAYS\x10\x02\x12\x1a\n" +
-	"\x16POLICY_TYPE_ON_FAILURE\x10\x03*X\n" +
+	"\x16POLICY_TYPE_ON_FAILURE\x10\x03*Y\n" +
+	"\vOnPartition\x12\x1c\n" +
+	"\x18ON_PARTITION_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11ON_PARTITION_KEEP\x10\x01\x12\x15\n" +
+	"\x11ON_PARTITION_STOP\x10\x02*X\n" +
 	"\n" +
 	"Durability\x12\x1a\n" +
 	"\x16DURABILITY_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -1349,57 +1414,59 @@ func file_wasmatrix_v1_types_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_types_proto_rawDescData
 }
 
-var file_wasmatrix_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_wasmatrix_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_wasmatrix_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_wasmatrix_v1_types_proto_goTypes = []any{
 	(InstanceStatus)(0),           // 0: wasmatrix.v1.InstanceStatus
 	(PolicyType)(0),               // 1: wasmatrix.v1.PolicyType
-	(Durability)(0),               // 2: wasmatrix.v1.Durability
-	(NodeState)(0),                // 3: wasmatrix.v1.NodeState
-	(ProviderState)(0),            // 4: wasmatrix.v1.ProviderState
-	(*RestartPolicy)(nil),         // 5: wasmatrix.v1.RestartPolicy
-	(*InstanceSpec)(nil),          // 6: wasmatrix.v1.InstanceSpec
-	(*Instance)(nil),              // 7: wasmatrix.v1.Instance
-	(*Event)(nil),                 // 8: wasmatrix.v1.Event
-	(*Node)(nil),                  // 9: wasmatrix.v1.Node
-	(*NodeLimits)(nil),            // 10: wasmatrix.v1.NodeLimits
-	(*NodeLoad)(nil),              // 11: wasmatrix.v1.NodeLoad
-	(*Provider)(nil),              // 12: wasmatrix.v1.Provider
-	(*Fence)(nil),                 // 13: wasmatrix.v1.Fence
-	nil,                           // 14: wasmatrix.v1.InstanceSpec.EnvEntry
-	nil,                           // 15: wasmatrix.v1.InstanceSpec.ConstraintsEntry
-	nil,                           // 16: wasmatrix.v1.Event.DetailsEntry
-	nil,                           // 17: wasmatrix.v1.Node.LabelsEntry
-	nil,                           // 18: wasmatrix.v1.Provider.ConfigEntry
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(OnPartition)(0),              // 2: wasmatrix.v1.OnPartition
+	(Durability)(0),               // 3: wasmatrix.v1.Durability
+	(NodeState)(0),                // 4: wasmatrix.v1.NodeState
+	(ProviderState)(0),            // 5: wasmatrix.v1.ProviderState
+	(*RestartPolicy)(nil),         // 6: wasmatrix.v1.RestartPolicy
+	(*InstanceSpec)(nil),          // 7: wasmatrix.v1.InstanceSpec
+	(*Instance)(nil),              // 8: wasmatrix.v1.Instance
+	(*Event)(nil),                 // 9: wasmatrix.v1.Event
+	(*Node)(nil),                  // 10: wasmatrix.v1.Node
+	(*NodeLimits)(nil),            // 11: wasmatrix.v1.NodeLimits
+	(*NodeLoad)(nil),              // 12: wasmatrix.v1.NodeLoad
+	(*Provider)(nil),              // 13: wasmatrix.v1.Provider
+	(*Fence)(nil),                 // 14: wasmatrix.v1.Fence
+	nil,                           // 15: wasmatrix.v1.InstanceSpec.EnvEntry
+	nil,                           // 16: wasmatrix.v1.InstanceSpec.ConstraintsEntry
+	nil,                           // 17: wasmatrix.v1.Event.DetailsEntry
+	nil,                           // 18: wasmatrix.v1.Node.LabelsEntry
+	nil,                           // 19: wasmatrix.v1.Provider.ConfigEntry
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 }
 var file_wasmatrix_v1_types_proto_depIdxs = []int32{
 	1,  // 0: wasmatrix.v1.RestartPolicy.policy_type:type_name -> wasmatrix.v1.PolicyType
-	19, // 1: wasmatrix.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	14, // 2: wasmatrix.v1.InstanceSpec.env:type_name -> wasmatrix.v1.InstanceSpec.EnvEntry
-	5,  // 3: wasmatrix.v1.InstanceSpec.restart_policy:type_name -> wasmatrix.v1.RestartPolicy
-	15, // 4: wasmatrix.v1.InstanceSpec.constraints:type_name -> wasmatrix.v1.InstanceSpec.ConstraintsEntry
-	6,  // 5: wasmatrix.v1.Instance.spec:type_name -> wasmatrix.v1.InstanceSpec
-	0,  // 6: wasmatrix.v1.Instance.status:type_name -> wasmatrix.v1.InstanceStatus
-	2,  // 7: wasmatrix.v1.Instance.durability:type_name -> wasmatrix.v1.Durability
-	20, // 8: wasmatrix.v1.Instance.created_at:type_name -> google.protobuf.Timestamp
-	20, // 9: wasmatrix.v1.Instance.placed_at:type_name -> google.protobuf.Timestamp
-	20, // 10: wasmatrix.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	20, // 11: wasmatrix.v1.Instance.finished_at:type_name -> google.protobuf.Timestamp
-	20, // 12: wasmatrix.v1.Instance.restart_at:type_name -> google.protobuf.Timestamp
-	20, // 13: wasmatrix.v1.Event.time:type_name -> google.protobuf.Timestamp
-	16, // 14: wasmatrix.v1.Event.details:type_name -> wasmatrix.v1.Event.DetailsEntry
-	17, // 15: wasmatrix.v1.Node.labels:type_name -> wasmatrix.v1.Node.LabelsEntry
-	10, // 16: wasmatrix.v1.Node.limits:type_name -> wasmatrix.v1.NodeLimits
-	3,  // 17: wasmatrix.v1.Node.state:type_name -> wasmatrix.v1.NodeState
-	18, // 18: wasmatrix.v1.Provider.config:type_name -> wasmatrix.v1.Provider.ConfigEntry
-	4,  // 19: wasmatrix.v1.Provider.state:type_name -> wasmatrix.v1.ProviderState
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	20, // 1: wasmatrix.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	15, // 2: wasmatrix.v1.InstanceSpec.env:type_name -> wasmatrix.v1.InstanceSpec.EnvEntry
+	6,  // 3: wasmatrix.v1.InstanceSpec.restart_policy:type_name -> wasmatrix.v1.RestartPolicy
+	16, // 4: wasmatrix.v1.InstanceSpec.constraints:type_name -> wasmatrix.v1.InstanceSpec.ConstraintsEntry
+	2,  // 5: wasmatrix.v1.InstanceSpec.on_partition:type_name -> wasmatrix.v1.OnPartition
+	7,  // 6: wasmatrix.v1.Instance.spec:type_name -> wasmatrix.v1.InstanceSpec
+	0,  // 7: wasmatrix.v1.Instance.status:type_name -> wasmatrix.v1.InstanceStatus
+	3,  // 8: wasmatrix.v1.Instance.durability:type_name -> wasmatrix.v1.Durability
+	21, // 9: wasmatrix.v1.Instance.created_at:type_name -> google.protobuf.Timestamp
+	21, // 10: wasmatrix.v1.Instance.placed_at:type_name -> google.protobuf.Timestamp
+	21, // 11: wasmatrix.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	21, // 12: wasmatrix.v1.Instance.finished_at:type_name -> google.protobuf.Timestamp
+	21, // 13: wasmatrix.v1.Instance.restart_at:type_name -> google.protobuf.Timestamp
+	21, // 14: wasmatrix.v1.Event.time:type_name -> google.protobuf.Timestamp
+	17, // 15: wasmatrix.v1.Event.details:type_name -> wasmatrix.v1.Event.DetailsEntry
+	18, // 16: wasmatrix.v1.Node.labels:type_name -> wasmatrix.v1.Node.LabelsEntry
+	11, // 17: wasmatrix.v1.Node.limits:type_name -> wasmatrix.v1.NodeLimits
+	4,  // 18: wasmatrix.v1.Node.state:type_name -> wasmatrix.v1.NodeState
+	19, // 19: wasmatrix.v1.Provider.config:type_name -> wasmatrix.v1.Provider.ConfigEntry
+	5,  // 20: wasmatrix.v1.Provider.state:type_name -> wasmatrix.v1.ProviderState
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_types_proto_init() }
@@ -1413,7 +1480,7 @@ func file_wasmatrix_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_types_proto_rawDesc), len(file_wasmatrix_v1_types_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+)
+
+// single is an instance that must not run twice.
+func single(ctx context.Context) *instance {
+	return newInstance(ctx, &pb.Instance{
+		InstanceId: uuid.NewString(), Generation: 1, Spec: &pb.InstanceSpec{OnPartition: pb.OnPartition_ON_PARTITION_STOP},
+	}, nil, nil)
+}
+
+// runs says whether a run goes on, once everything that was due has happened.
+func runs(ctx context.Context) bool {
+	synctest.Wait()
+	return ctx.Err() == nil
+}
+
+func TestRunEndsWithContactCountedFromTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, i := newContact(), single(t.Context())
+		defer c.expiry.Stop()
+		c.granted(time.Now().Add(-time.Second), 4*time.Second, nil) // the answer took a second
+		if !c.await(i) {
+			t.Fatal("there is contact, and it does not run")
+		}
+		ctx, over := c.during(i)
+		defer over()
+		time.Sleep(2900 * time.Millisecond)
+		if !runs(ctx) {
+			t.Fatal("it ended too early")
+		}
+		time.Sleep(200 * time.Millisecond)
+		if runs(ctx) || !errors.Is(context.Cause(ctx), errNoContact) {
+			t.Fatalf("contact ran out, and the run is %v", context.Cause(ctx))
+		}
+	})
+}
+
+func TestContactThatIsRenewedHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, i := newContact(), single(t.Context())
+		defer c.expiry.Stop()
+		c.granted(time.Now(), 4*time.Second, nil)
+		ctx, over := c.during(i)
+		defer over()
+		for range 10 {
+			time.Sleep(3 * time.Second)
+			c.granted(time.Now(), 4*time.Second, nil)
+			c.granted(time.Now().Add(-time.Minute), 4*time.Second, nil) // an answer that comes late takes nothing back
+		}
+		if !runs(ctx) {
+			t.Fatal("it ended")
+		}
+	})
+}
+
+func TestWhatLostContactWaitsForTheLeadersWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, i := newContact(), single(t.Context())
+		defer c.expiry.Stop()
+		c.granted(time.Now(), time.Second, nil)
+		_, over := c.during(i)
+		time.Sleep(2 * time.Second)
+		over()
+
+		may := make(chan bool, 1)
+		go func() { may <- c.await(i) }()
+		synctest.Wait()
+		if waiting, _ := c.wants(); waiting[i.id] != 1 {
+			t.Fatalf("%v waits", waiting)
+		}
+		asked := time.Now()
+		time.Sleep(time.Millisecond)
+		if err := c.hold(t.Context(), i); err != nil { // a move begins before the answer comes
+			t.Fatal(err)
+		}
+		for _, cleared := range [][]string{nil, {i.id}} {
+			c.granted(asked, 4*time.Second, cleared)
+			synctest.Wait()
+			select {
+			case <-may:
+				t.Fatalf("it runs: the leader had cleared %v before the move", cleared)
+			default:
+			}
+		}
+		c.granted(time.Now(), 4*time.Second, []string{i.id})
+		if !<-may {
+			t.Fatal("it was cleared, and does not run")
+		}
+		ctx, over := c.during(i)
+		defer over()
+		if !runs(ctx) {
+			t.Fatal("it was cleared, and its run ended")
+		}
+	})
+}
+
+func TestHoldEndsTheRunAndTheNextWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, i := newContact(), single(t.Context())
+		defer c.expiry.Stop()
+		c.granted(time.Now(), time.Minute, nil)
+		ctx, over := c.during(i)
+		go func() {
+			<-ctx.Done()
+			time.Sleep(time.Second) // the guest takes its time
+			over()
+		}()
+		began := time.Now()
+		if err := c.hold(t.Context(), i); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != time.Second || !errors.Is(context.Cause(ctx), errHeld) {
+			t.Fatalf("held after %s, by %v", took, context.Cause(ctx))
+		}
+		stop, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		i.ctx = stop
+		if c.await(i) {
+			t.Fatal("it runs again without the leader's word")
+		}
+		late, over2 := c.during(i) // as if it had been awaited just before the hold
+		defer over2()
+		if runs(late) {
+			t.Fatal("a run that began just before the hold goes on")
+		}
+	})
+}
+
+func TestOthersNeedNoContact(t *testing.T) {
+	c := newContact()
+	i := newInstance(t.Context(), &pb.Instance{InstanceId: uuid.NewString(), Spec: &pb.InstanceSpec{OnPartition: pb.OnPartition_ON_PARTITION_KEEP}}, nil, nil)
+	if !c.await(i) {
+		t.Fatal("it waits")
+	}
+	if ctx, _ := c.during(i); ctx != i.ctx {
+		t.Fatal("its run depends on contact")
+	}
+	if _, wants := c.wants(); wants {
+		t.Fatal("the leader is asked for it")
+	}
+}
