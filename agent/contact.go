@@ -97,6 +97,7 @@ func (c *contact) during(i *instance) (context.Context, func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.runs[i] = r
+	c.wanted() // whoever renews contact may have looked just between the leader's word and this run
 	switch {
 	case i.held: // since it was awaited
 		end(errHeld)

@@ -137,6 +137,31 @@ func TestHoldEndsTheRunAndTheNextWaits(t *testing.T) {
 	})
 }
 
+// TestRunIsSeenByWhoRenewsContact: the one who renews may look after an instance was cleared and before it runs, and
+// find that nobody wants contact.
+func TestRunIsSeenByWhoRenewsContact(t *testing.T) {
+	c, i := newContact(), single(t.Context())
+	defer c.expiry.Stop()
+	c.granted(time.Now(), time.Minute, nil)
+	if !c.await(i) {
+		t.Fatal("it waits")
+	}
+	select {
+	case <-c.wake:
+	default:
+	}
+	_, over := c.during(i)
+	defer over()
+	select {
+	case <-c.wake:
+	default:
+		t.Fatal("nobody is told that it runs")
+	}
+	if _, wants := c.wants(); !wants {
+		t.Fatal("it runs, and nobody wants contact")
+	}
+}
+
 func TestOthersNeedNoContact(t *testing.T) {
 	c := newContact()
 	i := newInstance(t.Context(), &pb.Instance{InstanceId: uuid.NewString(), Spec: &pb.InstanceSpec{OnPartition: pb.OnPartition_ON_PARTITION_KEEP}}, nil, nil)

@@ -252,10 +252,10 @@ func (i *instance) run(ctx context.Context, guest *wasm.Instance) end {
 
 // heldBy returns why a run was ended whose instance goes on, or nil.
 func (i *instance) heldBy(ctx context.Context) error {
-	if i.ctx.Err() != nil { // it is to end itself
-		return nil
+	if goesOn := i.ctx.Err() == nil; goesOn {
+		return context.Cause(ctx)
 	}
-	return context.Cause(ctx)
+	return nil
 }
 
 // instantiate makes a guest, when it is its turn: a few at once, however many start.
