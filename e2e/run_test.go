@@ -83,8 +83,8 @@ func TestInstancesAreRunSeenAndStoppedFromAnyNode(t *testing.T) {
 	})
 }
 
+// TestGoModuleRunsOnEachNode has the machine to itself: under the race detector two nodes compile for ten seconds each.
 func TestGoModuleRunsOnEachNode(t *testing.T) {
-	t.Parallel()
 	c := product.Form(t, 2)
 	for _, n := range c.Nodes() {
 		mustRunOn(t, c.Any(), n) // else a node may not have registered yet

@@ -73,7 +73,7 @@ func (n *Node) CLI(args ...string) Result {
 func (n *Node) Command(ctx context.Context, args ...string) *exec.Cmd {
 	i := commandLength(args)
 	words := slices.Concat(args[:i], []string{"--addr", n.RPC(), "-o", "json"}, args[i:])
-	return n.there(ctx, n.cluster.product.Client, words)
+	return n.there(ctx, n.installed().Client, words)
 }
 
 // commandLength returns how many words name the command: flags come after them.

@@ -27,6 +27,7 @@ type Node struct {
 	DataDir string
 
 	cluster *Cluster
+	product *Product // another one than the cluster's, or nil
 	t       T
 	enter   []string // the host's
 	logPath string
@@ -52,7 +53,7 @@ func (n *Node) Start(flags ...string) {
 	}
 	defer log.Close()
 	args := slices.Concat([]string{"agent", "--name", n.Name, "--bind", n.IP, "--data-dir", n.DataDir}, n.cluster.flags, flags)
-	cmd := n.there(context.Background(), n.cluster.product.Node, args)
+	cmd := n.there(context.Background(), n.installed().Node, args)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 	if err := cmd.Start(); err != nil {
@@ -66,6 +67,16 @@ func (n *Node) Start(flags ...string) {
 		defer close(exited)
 		_ = cmd.Wait() // the exit code is asked for where it matters
 	}()
+}
+
+// Install has the node run another product from its next start on, and commands to it be that product's.
+func (n *Node) Install(p Product) { n.product = &p }
+
+func (n *Node) installed() Product {
+	if n.product != nil {
+		return *n.product
+	}
+	return n.cluster.product
 }
 
 // Restart starts the node again as it was last started.
