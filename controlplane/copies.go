@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/wasmatrix/wasmatrix/cluster"
@@ -37,7 +38,7 @@ func (s *Server) collectCopies(l *lead) <-chan struct{} {
 				continue
 			}
 			g.Go(func() error {
-				if err := s.pullCopies(ctx, m, silent); err != nil {
+				if _, err := s.pullCopies(ctx, m, silent); err != nil {
 					s.cfg.Log.Debug("a voter did not tell what it knows of nodes that are away", "voter", m.Name, "err", err)
 				}
 				return nil
@@ -59,23 +60,24 @@ func (s *Server) silentNodes(l *lead) []string {
 	return silent
 }
 
-func (s *Server) pullCopies(ctx context.Context, voter cluster.Member, of []string) error {
+// pullCopies takes over what a voter knows better of nodes, and of instances that no node has. The latter it returns too.
+func (s *Server) pullCopies(ctx context.Context, voter cluster.Member, of []string) (unowned unownedCopy, err error) {
 	conn, err := s.peers.Conn(voter.RPCAddr)
 	if err != nil {
-		return err
+		return unowned, err
 	}
 	stream, err := pb.NewControlPlaneServiceClient(conn).ListCopies(ctx, &pb.ListCopiesRequest{NodeIds: of})
 	if err != nil {
-		return err
+		return unowned, err
 	}
 	var all []*pb.Instance
 	for {
 		piece, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return unowned, nil
 		}
 		if err != nil {
-			return err
+			return unowned, err
 		}
 		all = append(all, piece.GetInstances()...)
 		if piece.GetMore() {
@@ -83,11 +85,18 @@ func (s *Server) pullCopies(ctx context.Context, voter cluster.Member, of []stri
 		}
 		if id := piece.GetNodeId(); id == "" {
 			s.view.adopt(all)
+			unowned = unownedCopy{all, piece.GetSettled()}
 		} else if slices.Contains(of, id) {
 			s.takeCopy(id, position{piece.GetBootId(), piece.GetSeq()}, piece.GetSilentFor().AsDuration(), all)
 		}
 		all = nil
 	}
+}
+
+// unownedCopy is what a voter knows of instances that no node has.
+type unownedCopy struct {
+	instances []*pb.Instance
+	settled   bool // it leads, and there are no others
 }
 
 // takeCopy takes a voter's copy of a node over, if it is newer than this node's.
@@ -119,21 +128,22 @@ func (s *Server) ListCopies(req *pb.ListCopiesRequest, stream pb.ControlPlaneSer
 		if at.BootID == "" || !ever {
 			continue
 		}
-		if err := sendCopies(stream, id, at, silent, all); err != nil {
+		head := &pb.ListCopiesResponse{NodeId: id, BootId: at.BootID, Seq: at.Seq, SilentFor: durationpb.New(silent)}
+		if err := sendCopies(stream, head, all); err != nil {
 			return err
 		}
 	}
-	return sendCopies(stream, "", position{}, 0, s.view.unowned())
+	l, err := s.leading()
+	settled := err == nil && !l.recovering()
+	return sendCopies(stream, &pb.ListCopiesResponse{Settled: settled}, s.view.unowned())
 }
 
-func sendCopies(stream pb.ControlPlaneService_ListCopiesServer, nodeID string, at position, silent time.Duration, all []*pb.Instance) error {
+func sendCopies(stream pb.ControlPlaneService_ListCopiesServer, head *pb.ListCopiesResponse, all []*pb.Instance) error {
 	for first := true; first || len(all) > 0; first = false {
 		n := min(pageSize, len(all))
-		err := stream.Send(&pb.ListCopiesResponse{
-			NodeId: nodeID, BootId: at.BootID, Seq: at.Seq, SilentFor: durationpb.New(silent),
-			Instances: all[:n], More: n < len(all),
-		})
-		if err != nil {
+		piece := proto.CloneOf(head)
+		piece.Instances, piece.More = all[:n], n < len(all)
+		if err := stream.Send(piece); err != nil {
 			return err
 		}
 		all = all[n:]
@@ -148,11 +158,18 @@ func (v *view) copyOf(nodeID string) (position, []*pb.Instance) {
 	return v.nodes[nodeID], slices.DeleteFunc(v.index.OnNode(nodeID), provisional)
 }
 
-// unowned returns the instances that no node has.
+// unowned returns the instances that no node has, those included that are being started elsewhere just now: should
+// this leader go, nobody may have heard of that.
 func (v *view) unowned() []*pb.Instance {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.index.OnNode("")
+	all := v.index.OnNode("")
+	for id := range v.orphans {
+		if i := v.index.Get(id); i != nil && provisional(i) && !orphan(i) {
+			all = append(all, waitingFor(i, "its start elsewhere was not answered"))
+		}
+	}
+	return all
 }
 
 // adopt takes over instances that no node has.

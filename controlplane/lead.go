@@ -59,6 +59,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var g errgroup.Group
 	defer func() { _ = g.Wait() }() // it returns nothing
 	g.Go(func() error { s.followEpochs(ctx); return nil })
+	g.Go(func() error { s.keepOrphans(ctx); return nil })
 	for {
 		changed := s.cluster.Changed()
 		now := s.cluster.Leadership()

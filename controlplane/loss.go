@@ -187,7 +187,7 @@ func (s *Server) missed(l *lead, nodeID string) (bool, error) {
 				return nil
 			}
 			if s.isNews(nodeID, position{seen.GetBootId(), seen.GetSeq()}, seen.GetSilentFor().AsDuration()) {
-				if err := s.pullCopies(ctx, m, []string{nodeID}); err != nil {
+				if _, err := s.pullCopies(ctx, m, []string{nodeID}); err != nil {
 					return fmt.Errorf("ask node %s: %w", m.Name, err)
 				}
 			}

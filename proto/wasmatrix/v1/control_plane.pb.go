@@ -1731,7 +1731,9 @@ type ListCopiesResponse struct {
 	SilentFor *durationpb.Duration `protobuf:"bytes,4,opt,name=silent_for,json=silentFor,proto3" json:"silent_for,omitempty"`
 	Instances []*Instance          `protobuf:"bytes,5,rep,name=instances,proto3" json:"instances,omitempty"`
 	// More of the same node follows.
-	More          bool `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
+	// Of the instances that no node has: the one that is asked leads, and there are no others.
+	Settled       bool `protobuf:"varint,7,opt,name=settled,proto3" json:"settled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1804,6 +1806,13 @@ func (x *ListCopiesResponse) GetInstances() []*Instance {
 func (x *ListCopiesResponse) GetMore() bool {
 	if x != nil {
 		return x.More
+	}
+	return false
+}
+
+func (x *ListCopiesResponse) GetSettled() bool {
+	if x != nil {
+		return x.Settled
 	}
 	return false
 }
@@ -2134,7 +2143,7 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\n" +
 	"silent_for\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tsilentFor\".\n" +
 	"\x11ListCopiesRequest\x12\x19\n" +
-	"\bnode_ids\x18\x01 \x03(\tR\anodeIds\"\xdc\x01\n" +
+	"\bnode_ids\x18\x01 \x03(\tR\anodeIds\"\xf6\x01\n" +
 	"\x12ListCopiesResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x10\n" +
@@ -2142,7 +2151,8 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\n" +
 	"silent_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tsilentFor\x124\n" +
 	"\tinstances\x18\x05 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x12\x12\n" +
-	"\x04more\x18\x06 \x01(\bR\x04more\"Q\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\x12\x18\n" +
+	"\asettled\x18\a \x01(\bR\asettled\"Q\n" +
 	"\x11FollowLogsRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x12\n" +
