@@ -20,6 +20,7 @@ var figures = []figure{
 	{"binary", binarySize},
 	{"idle", idleNodes},
 	{"start", startCached},
+	{"journal", journalCost},
 	{"count", countThousand},
 	{"density", tenThousandIdle},
 	{"failover", leaderKilled},
@@ -27,6 +28,7 @@ var figures = []figure{
 	{"loss-local", hostLostLocal},
 	{"power", powerCycle},
 	{"rebuild", rebuildFacts},
+	{"agents", manyAgents},
 }
 
 func main() {
