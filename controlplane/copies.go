@@ -151,11 +151,20 @@ func sendCopies(stream pb.ControlPlaneService_ListCopiesServer, head *pb.ListCop
 	return nil
 }
 
-// copyOf returns what is known of a node, as its agent told it.
+// copyOf returns what is known of a node, as its agent told it: with what runs elsewhere with better right, or is
+// being moved. Whoever takes the copy over hears from the node only what comes after it.
 func (v *view) copyOf(nodeID string) (position, []*pb.Instance) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.nodes[nodeID], slices.DeleteFunc(v.index.OnNode(nodeID), provisional)
+	all := slices.DeleteFunc(v.index.OnNode(nodeID), provisional)
+	for _, hidden := range []map[string]*pb.Instance{v.doubles, v.behind} {
+		for _, i := range hidden {
+			if i.GetNodeId() == nodeID && !slices.Contains(all, i) {
+				all = append(all, i)
+			}
+		}
+	}
+	return v.nodes[nodeID], all
 }
 
 // unowned returns the instances that no node has, those included that are being started elsewhere just now: should

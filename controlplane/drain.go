@@ -90,6 +90,9 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 		return nil, rpc.Errorf(rpc.InvalidRequest, "its restart policy is never, so it is not started again elsewhere")
 	}
 	from := i.GetNodeId()
+	if !l.hasAnswered(from) { // what this leader has of it may be old: some of it may have been stopped since
+		return nil, rpc.Errorf(rpc.CommunicationFailure, "node %s has not told this leader yet what it runs; drain it again when it is back, or let what it runs be started elsewhere once it is declared lost", i.GetNodeName())
+	}
 	i, reserved, call, err := s.reserveMove(l, i)
 	if err != nil || reserved == nil {
 		return nil, err
@@ -107,6 +110,7 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {
 		if !fact.StopsOnPartition(i.GetSpec()) { // else it is given up there first
+			l.noteOrdered(reserved)
 			s.view.release(i.GetInstanceId(), reserved.GetNodeId())
 		}
 		return nil, rpc.Errorf(rpc.Code(call.failure.GetErrorCode()), "%s", call.failure.GetMessage())
@@ -123,6 +127,21 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 		Details: map[string]string{"from": i.GetNodeName(), "to": reserved.GetNodeName(), "reason": "drain"},
 	})
 	return call.instance, nil
+}
+
+// noteOrdered notes that an order to start this generation may be still on its way: a stop has to be of a later one.
+func (l *lead) noteOrdered(i *pb.Instance) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ordered[i.GetInstanceId()] = max(l.ordered[i.GetInstanceId()], i.GetGeneration())
+}
+
+// orderedLater says whether a later generation of an instance than this one may have been ordered.
+func (l *lead) orderedLater(i *pb.Instance) (generation uint64, yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	generation = l.ordered[i.GetInstanceId()]
+	return generation, generation > i.GetGeneration()
 }
 
 // reserveMove chooses another node for an instance and counts it there. It returns no reservation

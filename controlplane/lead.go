@@ -46,6 +46,8 @@ type lead struct {
 	starts   map[string]*startCall // by instance id; starts under way
 	granted  map[string]time.Time  // by node id: when this leader granted it contact last
 	stopping map[string]int        // by instance id; stops under way, which no move may undo
+	// By instance id: the generation of a move that came to nothing known.
+	ordered map[string]uint64
 	// By instance id: when a first start got no answer last, whose caller has not asked again since.
 	unanswered map[string]time.Time
 	seen       map[string]string // node id → the state last seen, for events
@@ -118,6 +120,7 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 		starts:         map[string]*startCall{},
 		granted:        map[string]time.Time{},
 		stopping:       map[string]int{},
+		ordered:        map[string]uint64{},
 		unanswered:     map[string]time.Time{},
 		moreUnanswered: make(chan struct{}, 1),
 		seen:           map[string]string{},

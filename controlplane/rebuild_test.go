@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,17 +41,26 @@ func (a *simulatedAgent) ListInstances(req *pb.NodeAgentServiceListInstancesRequ
 }
 
 // simulatedCluster is a membership that does not change and that this node leads.
-type simulatedCluster struct{ members []cluster.Member }
+type simulatedCluster struct {
+	members []cluster.Member
+	deposed *atomic.Bool // set, it leads no more and does not know; nil where that does not happen
+}
 
 func (c simulatedCluster) Leadership() cluster.Leadership {
 	return cluster.Leadership{NodeID: "me", Term: 1, Self: true}
 }
-func (c simulatedCluster) Members() []cluster.Member          { return c.members }
-func (c simulatedCluster) Voters() []string                   { return nil }
-func (c simulatedCluster) ClusterID() string                  { return "simulated" }
-func (c simulatedCluster) Changed() <-chan struct{}           { return make(chan struct{}) }
-func (c simulatedCluster) Barrier(context.Context) error      { return nil }
-func (c simulatedCluster) VerifyLeader(context.Context) error { return nil }
+func (c simulatedCluster) Members() []cluster.Member     { return c.members }
+func (c simulatedCluster) Voters() []string              { return nil }
+func (c simulatedCluster) ClusterID() string             { return "simulated" }
+func (c simulatedCluster) Changed() <-chan struct{}      { return make(chan struct{}) }
+func (c simulatedCluster) Barrier(context.Context) error { return nil }
+
+func (c simulatedCluster) VerifyLeader(context.Context) error {
+	if c.deposed != nil && c.deposed.Load() {
+		return errors.New("there is another leader")
+	}
+	return nil
+}
 
 func (c simulatedCluster) Apply(context.Context, *pb.Command) error {
 	return errors.New("a simulated cluster has no log")

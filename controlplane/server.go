@@ -110,7 +110,7 @@ func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, local LocalA
 }
 
 // Register adds the services to a gRPC server.
-func (s *Server) Register(g *grpc.Server) {
+func (s *Server) Register(g grpc.ServiceRegistrar) {
 	pb.RegisterControlPlaneServiceServer(g, s)
 	pb.RegisterCatalogServiceServer(g, &catalogService{server: s})
 }

@@ -76,6 +76,9 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 	if err := s.confirm(ctx, l, known); err != nil {
 		return nil, err
 	}
+	if err := s.leadsStill(ctx); err != nil {
+		return nil, err
+	}
 	s.durable(resp.GetInstances())
 	return resp, nil
 }

@@ -51,6 +51,9 @@ func (s *Server) StopInstance(ctx context.Context, req *pb.StopInstanceRequest) 
 	if err := s.confirm(ctx, l, ended); err != nil {
 		return nil, err
 	}
+	if err := s.leadsStill(ctx); err != nil {
+		return nil, err
+	}
 	resp.Instances, resp.Notes = slices.Concat(ended, stopped), notes
 	s.durable(resp.GetInstances())
 	return resp, nil
@@ -169,6 +172,11 @@ func (s *Server) stopOnNode(ctx context.Context, l *lead, nodeID string, live []
 		e := rpc.FromError(err)
 		return nil, "", rpc.Errorf(e.Code, "%s on node %s could not be stopped: %s", describe(live), name, e.Message)
 	}
+	for _, i := range live {
+		if _, later := l.orderedLater(i); later && !slices.Contains(unknown, i) {
+			unknown = append(unknown, i) // it may yet start elsewhere
+		}
+	}
 	// What the agent has never heard of is refused there from now on; the stop is a fact all the same.
 	ended, failed := s.takeStopped(ctx, l, unknown)
 	for _, i := range live {
@@ -190,7 +198,8 @@ func (s *Server) takeStopped(ctx context.Context, l *lead, live []*pb.Instance) 
 	taken := make([]*pb.Instance, 0, len(live))
 	for _, i := range live {
 		// Also of an orphan: an earlier leader's order to start that generation may still arrive somewhere.
-		order := &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: i.GetGeneration() + 1, MovedFrom: i, Stopped: true}
+		later, _ := l.orderedLater(i)
+		order := &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: max(i.GetGeneration(), later) + 1, MovedFrom: i, Stopped: true}
 		out := s.orderStart(ctx, l, s.cfg.NodeID, i.GetSpec(), []*pb.StartOrder{order}, nil)
 		rec := out.instances[i.GetInstanceId()]
 		if rec == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,7 +102,7 @@ func leadLateAgent(t *testing.T) (*Server, *lateNetwork, *moduleAgent) {
 	if err, _ := fsm.Apply(&raft.Log{Index: 1, Data: raw}).(error); err != nil {
 		t.Fatal(err)
 	}
-	c := simulatedCluster{members: []cluster.Member{{NodeID: "me", Name: "me", RPCAddr: addr, State: "alive"}}}
+	c := simulatedCluster{members: []cluster.Member{{NodeID: "me", Name: "me", RPCAddr: addr, State: "alive"}}, deposed: new(atomic.Bool)}
 	s := New(Config{NodeID: "me", NodeName: "me", Log: slog.New(slog.DiscardHandler)}, c, fsm, newPeers(t), discardEvents{})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

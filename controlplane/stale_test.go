@@ -1,0 +1,90 @@
+package controlplane
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/wasmatrix/wasmatrix/cluster"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/raftfsm"
+	"github.com/wasmatrix/wasmatrix/rpc"
+)
+
+// What the simulation found (internal/sim): news that a leader, or a voter, is too late with.
+
+// TestCopyOfANodeHasWhatRunsElsewhereWithBetterRight: whoever takes it over hears from the node only what comes after.
+func TestCopyOfANodeHasWhatRunsElsewhereWithBetterRight(t *testing.T) {
+	ours, theirs := newView("me"), newView("you")
+	old := instance("i", "cut-off", 1, 2, running)
+	ours.replace("cut-off", position{"boot", 7}, []*pb.Instance{old})
+	ours.put(instance("i", "me", 2, 1, stopped))
+	at, all := ours.copyOf("cut-off")
+	if !slices.Contains(all, old) {
+		t.Fatalf("the copy of the node at %v has only %v", at, all)
+	}
+	theirs.put(instance("i", "me", 2, 1, stopped))
+	theirs.replace("cut-off", at, all)
+	if doubles, _ := theirs.doubled(); len(doubles) != 1 {
+		t.Errorf("who took the copy over would stop %v there", doubles)
+	}
+}
+
+func TestCopyOfANodeHasWhatIsBeingMoved(t *testing.T) {
+	v := newView("me")
+	old := instance("i", "n", 1, 2, running)
+	v.replace("n", position{"boot", 7}, []*pb.Instance{old})
+	v.reserve(reservation("i", old.GetSpec(), candidate{NodeID: "other", Name: "other"}, 2))
+	if _, all := v.copyOf("n"); !slices.Equal(all, []*pb.Instance{old}) {
+		t.Errorf("the copy has %v", all)
+	}
+}
+
+func TestDeposedLeaderAcknowledgesNeitherStartNorStop(t *testing.T) {
+	s, _, a := leadLateAgent(t)
+	spec := &pb.InstanceSpec{Name: "web", ModuleHash: a.put(actor(t)), Args: []string{"sleep", "100000"}, MemoryLimitBytes: 4 << 20}
+	req := &pb.StartInstanceRequest{Spec: spec, InstanceIds: []string{uuid.Must(uuid.NewV7()).String()}}
+	if _, err := s.StartInstance(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	s.cluster.(simulatedCluster).deposed.Store(true)
+	if resp, err := s.StartInstance(t.Context(), req); rpc.CodeOf(err) != rpc.NoLeader {
+		t.Errorf("a start was acknowledged with %v, %v", resp, err)
+	}
+	if resp, err := s.StopInstance(t.Context(), &pb.StopInstanceRequest{Refs: req.GetInstanceIds()}); rpc.CodeOf(err) != rpc.NoLeader {
+		t.Errorf("a stop was acknowledged with %v, %v", resp, err)
+	}
+}
+
+func TestNothingIsMovedOffANodeThatThisLeaderHasNotHeard(t *testing.T) {
+	s := New(Config{NodeID: "me", NodeName: "me"}, simulatedCluster{members: []cluster.Member{{NodeID: "n", Name: "n", State: "alive"}}}, raftfsm.New(), newPeers(t), discardEvents{})
+	i := instance("i", "n", 1, 2, running)
+	s.view.put(i)
+	l := &lead{ctx: t.Context(), answered: map[string]struct{}{}, starts: map[string]*startCall{}}
+	moved, err := s.move(t.Context(), l, i)
+	if moved != nil || rpc.CodeOf(err) != rpc.CommunicationFailure {
+		t.Errorf("the answer is %v, %v", moved, err)
+	}
+}
+
+func TestStopIsOfALaterGenerationThanAnUnansweredMove(t *testing.T) {
+	s, _, a := leadLateAgent(t)
+	id := uuid.Must(uuid.NewV7()).String()
+	spec := &pb.InstanceSpec{Name: "web", ModuleHash: a.put(actor(t)), Args: []string{"sleep", "100000"}, MemoryLimitBytes: 4 << 20}
+	if _, err := s.StartInstance(t.Context(), &pb.StartInstanceRequest{Spec: spec, InstanceIds: []string{id}}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.leading()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.noteOrdered(&pb.Instance{InstanceId: id, Generation: 2})
+	resp, err := s.StopInstance(t.Context(), &pb.StopInstanceRequest{Refs: []string{id}})
+	if err != nil || len(resp.GetInstances()) != 1 {
+		t.Fatalf("the stop is answered with %v, %v", resp, err)
+	}
+	if i := resp.GetInstances()[0]; i.GetStatus() != stopped || i.GetGeneration() != 3 {
+		t.Errorf("it is %v in generation %d, and that of the move is 2", i.GetStatus(), i.GetGeneration())
+	}
+}
