@@ -22,8 +22,13 @@ CHAOS_ROUNDS ?= 20
 CHAOS_SEED   ?= 0
 CHAOS_FLAGS  ?=
 
+# `make sim SIM_SEED=4711 SIM_RUNS=1` repeats a schedule; SIM_FLAGS are those of internal/sim/sim_test.go.
+SIM_RUNS  ?= 500
+SIM_SEED  ?= 0
+SIM_FLAGS ?=
+
 .DEFAULT_GOAL := build
-.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e chaos demo bench fuzz clean
+.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e chaos sim demo bench fuzz clean
 
 help: ## show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +80,9 @@ test-e2e: setup ## run real clusters on loopback
 
 chaos: setup ## break a real cluster at random for CHAOS_ROUNDS rounds and look for what is lost or double
 	go test -timeout 0 -count=1 -v -run 'Storm' ./e2e/chaos -chaos.rounds $(CHAOS_ROUNDS) -chaos.seed $(CHAOS_SEED) $(CHAOS_FLAGS)
+
+sim: ## run SIM_RUNS random schedules of simulated clusters, hundreds a minute, and look for the same
+	go test -timeout 0 -count=1 -v -run 'ManySchedules' ./internal/sim -sim.runs $(SIM_RUNS) -sim.seed $(SIM_SEED) $(SIM_FLAGS)
 
 demo: build ## three real nodes on loopback, the leader killed, nothing left behind
 	@scripts/demo.sh

@@ -150,7 +150,7 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // Register puts the agent's services on a server.
-func (a *Agent) Register(s *grpc.Server) {
+func (a *Agent) Register(s grpc.ServiceRegistrar) {
 	pb.RegisterNodeAgentServiceServer(s, &agentService{agent: a})
 	pb.RegisterModuleServiceServer(s, &moduleService{agent: a})
 }

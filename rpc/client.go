@@ -118,19 +118,34 @@ func ranOut(ctx context.Context, err error) bool {
 	return CodeOf(err) == Timeout && ok && time.Until(deadline) < retryStart
 }
 
+// Conn is a connection to a node.
+type Conn interface {
+	grpc.ClientConnInterface
+	Close() error
+}
+
 // Peers keeps one client connection per address, for calls between nodes.
 type Peers struct {
+	dial func(addr string) (Conn, error)
+
 	mu     sync.Mutex // guards what follows
-	conns  map[string]*grpc.ClientConn
+	conns  map[string]Conn
 	closed bool
 }
 
-// NewPeers returns an empty cache.
-func NewPeers() *Peers { return &Peers{conns: make(map[string]*grpc.ClientConn)} }
+// NewPeers returns an empty cache of connections over TCP.
+func NewPeers() *Peers {
+	return NewPeersOver(func(addr string) (Conn, error) { return Dial(addr) })
+}
+
+// NewPeersOver returns an empty cache of connections that dial makes: those of a simulated network, for one.
+func NewPeersOver(dial func(addr string) (Conn, error)) *Peers {
+	return &Peers{dial: dial, conns: make(map[string]Conn)}
+}
 
 // Conn returns the connection to addr, which connects at its first call. It is shared: whoever gets
 // it must not close it.
-func (p *Peers) Conn(addr string) (*grpc.ClientConn, error) {
+func (p *Peers) Conn(addr string) (grpc.ClientConnInterface, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -139,7 +154,7 @@ func (p *Peers) Conn(addr string) (*grpc.ClientConn, error) {
 	if conn, ok := p.conns[addr]; ok {
 		return conn, nil
 	}
-	conn, err := Dial(addr)
+	conn, err := p.dial(addr)
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func relay(ctx context.Context, addr string, ss grpc.ServerStream, cs grpc.Clien
 type target struct {
 	self bool
 	addr string
-	conn *grpc.ClientConn
+	conn grpc.ClientConnInterface
 }
 
 func (f *forwarder) target(ctx context.Context) (target, error) {

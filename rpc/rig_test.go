@@ -68,7 +68,7 @@ func dial(t testing.TB, addr string) *grpc.ClientConn {
 	return conn
 }
 
-func healthy(ctx context.Context, conn *grpc.ClientConn) error {
+func healthy(ctx context.Context, conn grpc.ClientConnInterface) error {
 	_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
 	return err
 }

@@ -46,16 +46,7 @@ const (
 // correlation id with [CorrelationID]. Stop cancels their contexts and returns when they have; a
 // GracefulStop waits for streams that may never end, so give it a bound.
 func NewServer(cfg ServerConfig) *grpc.Server {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	o := newObserver(cfg.Log, cfg.Registerer)
-	unary := []grpc.UnaryServerInterceptor{o.unary, o.guardUnary}
-	stream := []grpc.StreamServerInterceptor{o.stream, o.guardStream}
-	if cfg.Leader != nil {
-		f := newForwarder(cfg.Leader, cfg.Peers)
-		unary, stream = append(unary, f.unary), append(stream, f.stream)
-	}
+	unary, stream := Interceptors(cfg)
 	s := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
@@ -69,4 +60,20 @@ func NewServer(cfg ServerConfig) *grpc.Server {
 	healthpb.RegisterHealthServer(s, health.NewServer())
 	reflection.Register(s)
 	return s
+}
+
+// Interceptors are what every call to a node passes, in this order: it is observed, a panic becomes its failure, and
+// what only the leader serves goes there. A server that is none of gRPC's, as in a simulation, is given them, too.
+func Interceptors(cfg ServerConfig) ([]grpc.UnaryServerInterceptor, []grpc.StreamServerInterceptor) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	o := newObserver(cfg.Log, cfg.Registerer)
+	unary := []grpc.UnaryServerInterceptor{o.unary, o.guardUnary}
+	stream := []grpc.StreamServerInterceptor{o.stream, o.guardStream}
+	if cfg.Leader != nil {
+		f := newForwarder(cfg.Leader, cfg.Peers)
+		unary, stream = append(unary, f.unary), append(stream, f.stream)
+	}
+	return unary, stream
 }

@@ -46,6 +46,7 @@ var rooms = map[string]room{
 	"proto":        {nil, "the wire depends on nobody"},
 
 	"internal/guest": {nil, "it builds guests for the tests of several rooms"},
+	"internal/sim":   {[]string{"*"}, "whole clusters run in it, and what judges storms judges it"},
 	"internal/house": {nil, "it looks at source, and imports none of it"},
 	"e2e":            {[]string{"*"}, "tests of the whole may use anything"},
 	"bench":          {[]string{"*"}, "measurements of the whole may use anything"},
