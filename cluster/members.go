@@ -26,9 +26,13 @@ type Member struct {
 	NodeID, Name                  string
 	GossipAddr, RPCAddr, HTTPAddr string
 	State                         string // alive, dead or left
-	Voter                         bool
-	Version                       string
-	Self                          bool
+	// By the configuration, where this node has one; else by what the node says of itself.
+	Voter bool
+	// By what the node says of itself. A node that was away when its vote was taken has an old configuration and does not
+	// know; so Voter is not enough where it matters to miss none.
+	ClaimsVote bool
+	Version    string
+	Self       bool
 }
 
 // member is what is kept of a node, also after gossip has forgotten it.
@@ -137,6 +141,7 @@ func (c *Cluster) Members() []Member {
 	all := make([]Member, 0, len(c.members))
 	for _, m := range c.members {
 		one := m.Member
+		one.ClaimsVote = one.Voter
 		if authoritative {
 			_, one.Voter = voters[one.NodeID]
 		}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -127,4 +128,61 @@ func waitRunning(t *testing.T, via *rig.Node, name string, want int) []rig.Insta
 		return rig.Want("their number", len(listed), want)
 	})
 	return listed
+}
+
+// TestReturnedVoterReportsToTheVotersOfToday: a node that was away when its vote was taken has the old configuration, and
+// would tell what happens on it to the voters of that only.
+func TestReturnedVoterReportsToTheVotersOfToday(t *testing.T) {
+	t.Parallel()
+	c := product.Form(t, 5)
+	waitVoters(t, c, 3)
+	before := c.Any().Status().Voters
+	var away *rig.Node
+	for _, name := range before {
+		if away = c.Get(name); away != c.Leader() {
+			break
+		}
+	}
+	away.Kill()
+	newest := ""
+	rig.Wait(t, "another node to have its vote", 30*time.Second, func() error {
+		status, err := c.Any().TryStatus()
+		if err != nil {
+			return err
+		}
+		for _, name := range status.Voters {
+			if !slices.Contains(before, name) {
+				newest = name
+			}
+		}
+		if newest == "" || slices.Contains(status.Voters, away.Name) {
+			return fmt.Errorf("%v vote", status.Voters)
+		}
+		return nil
+	})
+	away.Restart()
+	c.WaitFormed(5)
+	if r := c.Any().CLI("operator", "raft", "transfer", "--to", newest); r.Code != 0 {
+		t.Fatal(r.Err())
+	}
+	ids := byID(c.Any().Run("--name", "brief", "--count", "5", "--restart", "never", "--timeout", "20s", actor(t), "--", "sleep", "3000"))
+	rig.Wait(t, "the leader to hear of all ends", 20*time.Second, func() error {
+		status, err := c.Any().TryStatus()
+		if err != nil {
+			return err
+		}
+		if status.Leader.Name != newest {
+			return fmt.Errorf("%s leads, and is to be %s", status.Leader.Name, newest)
+		}
+		listed, err := c.Any().TryPS("-a", "--name", "brief")
+		if err != nil {
+			return err
+		}
+		for id, i := range byID(listed) {
+			if i.Status != "stopped" {
+				return fmt.Errorf("%s is %s on %s, and %s has just returned", id, i.Status, i.NodeName, away.Name)
+			}
+		}
+		return rig.Want("the number listed", len(listed), len(ids))
+	})
 }

@@ -8,11 +8,12 @@ import (
 // voters tells the agent whom to report to.
 type voters struct{ *cluster.Cluster }
 
-// Voters returns the voters that are worth a connection.
+// Voters returns the voters that are worth a connection. A node that has lost its own vote unawares would miss the newest by its
+// configuration: so it takes those as well that say so themselves.
 func (v voters) Voters() []agent.Voter {
 	var all []agent.Voter
 	for _, m := range v.Members() {
-		if m.Voter && (m.State == "alive" || m.State == "suspect") {
+		if (m.Voter || m.ClaimsVote) && (m.State == "alive" || m.State == "suspect") {
 			all = append(all, agent.Voter{NodeID: m.NodeID, Addr: m.RPCAddr})
 		}
 	}
