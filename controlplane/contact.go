@@ -58,6 +58,8 @@ func (s *Server) judgeWaiting(l *lead, req *pb.RenewContactRequest) (cleared, su
 	defer l.mu.Unlock()
 	for id, generation := range req.GetWaiting() {
 		switch known := s.view.get(id); {
+		case stoppedElsewhere(known, req.GetNodeId()):
+			superseded = append(superseded, id)
 		case known == nil || l.stopping[id] > 0 || known.GetGeneration() < generation:
 		case known.GetGeneration() > generation:
 			if !provisional(known) {

@@ -36,7 +36,7 @@ func (s *Server) RegisterNode(ctx context.Context, req *pb.RegisterNodeRequest) 
 			return nil, rpc.Errorf(rpc.Internal, "node %q was registered, but the metadata does not hold it", node.GetName())
 		}
 	}
-	superseded, err := s.superseded(ctx, l, req.GetResuming())
+	superseded, err := s.superseded(ctx, l, node.GetNodeId(), req.GetResuming())
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (s *Server) RegisterNode(ctx context.Context, req *pb.RegisterNodeRequest) 
 
 // superseded returns which of the instances that a node is about to run again were stopped, or started
 // elsewhere, while it was away.
-func (s *Server) superseded(ctx context.Context, l *lead, resuming map[string]uint64) ([]string, error) {
+func (s *Server) superseded(ctx context.Context, l *lead, nodeID string, resuming map[string]uint64) ([]string, error) {
 	if len(resuming) == 0 {
 		return nil, nil
 	}
@@ -54,11 +54,16 @@ func (s *Server) superseded(ctx context.Context, l *lead, resuming map[string]ui
 	}
 	var gone []string
 	for id, generation := range resuming {
-		if known := s.view.get(id); known.GetGeneration() > generation {
+		if known := s.view.get(id); known.GetGeneration() > generation || stoppedElsewhere(known, nodeID) {
 			gone = append(gone, id)
 		}
 	}
 	return gone, nil
+}
+
+// stoppedElsewhere says whether an instance was stopped where another node had it, by a leader that did not know of this one.
+func stoppedElsewhere(known *pb.Instance, nodeID string) bool {
+	return known.GetStatus() == pb.InstanceStatus_INSTANCE_STATUS_STOPPED && known.GetNodeId() != nodeID
 }
 
 // putNode writes a node into the metadata. A name that a node has which is not there any more goes to

@@ -16,6 +16,7 @@ import (
 const (
 	running = pb.InstanceStatus_INSTANCE_STATUS_RUNNING
 	stopped = pb.InstanceStatus_INSTANCE_STATUS_STOPPED
+	crashed = pb.InstanceStatus_INSTANCE_STATUS_CRASHED
 )
 
 func instance(id, node string, generation, revision uint64, status pb.InstanceStatus) *pb.Instance {
@@ -42,7 +43,7 @@ func drawHistory(t *rapid.T, node string) history {
 		if rapid.IntRange(0, 3).Draw(t, "remove") == 0 {
 			delete(now, id)
 		} else {
-			now[id] = instance(id, node, 1, seq+1, rapid.SampledFrom([]pb.InstanceStatus{running, stopped}).Draw(t, "status"))
+			now[id] = instance(id, node, 1, seq+1, rapid.SampledFrom([]pb.InstanceStatus{running, crashed}).Draw(t, "status"))
 		}
 		h.records = append(h.records, now)
 	}
@@ -130,9 +131,23 @@ func TestInstanceThatRunsTwiceIsFoundInEitherOrder(t *testing.T) {
 			if len(doubles) != 1 || doubles[0] != older {
 				t.Fatalf("doubles %v, want the lower generation", doubles)
 			}
-			v.put(instance("a", "n1", 1, 2, stopped))
+			v.put(instance("a", "n1", 1, 2, crashed))
 			if doubles, _ := v.doubled(); len(doubles) != 0 {
 				t.Fatalf("still doubled after its node ended it: %v", doubles)
+			}
+		})
+	}
+}
+
+// A leader that did not know of a move stopped the instance at its old place.
+func TestStoppedInstanceIsStoppedWhereverElseItRuns(t *testing.T) {
+	ended, moved := instance("a", "n1", 1, 2, stopped), instance("a", "n2", 2, 1, running)
+	for name, order := range map[string][]*pb.Instance{"stop first": {ended, moved}, "move first": {moved, ended}} {
+		t.Run(name, func(t *testing.T) {
+			v := newView("me")
+			v.put(order...)
+			if doubles, _ := v.doubled(); v.get("a") != ended || len(doubles) != 1 || doubles[0] != moved {
+				t.Fatalf("it is %v, and to be stopped are %v", v.get("a"), doubles)
 			}
 		})
 	}

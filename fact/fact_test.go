@@ -62,6 +62,16 @@ func TestMergeKeepsHighestGenerationThenOlderPlacementThenLowerNode(t *testing.T
 	}
 }
 
+func TestMergeKeepsWhatHasStopped(t *testing.T) {
+	stopped := &pb.Instance{InstanceId: "i", NodeId: "n2", Generation: 1, Status: pb.InstanceStatus_INSTANCE_STATUS_STOPPED, Revision: 2}
+	for _, status := range []pb.InstanceStatus{pb.InstanceStatus_INSTANCE_STATUS_RUNNING, pb.InstanceStatus_INSTANCE_STATUS_RESTARTING, pb.InstanceStatus_INSTANCE_STATUS_LOST} {
+		other := &pb.Instance{InstanceId: "i", NodeId: "n1", Generation: 2, Status: status, Revision: 1}
+		if Merge(stopped, other) != stopped || Merge(other, stopped) != stopped {
+			t.Errorf("a stopped instance is %v again", status)
+		}
+	}
+}
+
 // Whatever order records arrive in, the index ends with the same content, and its maps agree.
 func TestIndexIsTheSameForAnyOrderOfArrival(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -43,7 +43,8 @@ func StatusName(s pb.InstanceStatus) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "INSTANCE_STATUS_"))
 }
 
-// Merge returns the one of two records of the same instance that every node keeps: the higher
+// Merge returns the one of two records of the same instance that every node keeps: the one that was stopped,
+// for what has stopped is never started again, whatever else was ordered before by somebody who did not know; then the higher
 // generation, then the older placement, then the lower node id (DESIGN section 4, "Node returns"),
 // and between two of one placement the one that its agent wrote later.
 //
@@ -66,6 +67,9 @@ func compare(a, b *pb.Instance) int {
 	if a == b {
 		return 0
 	}
+	if c := compareBools(stopped(a), stopped(b)); c != 0 {
+		return c
+	}
 	if c := cmp.Compare(a.GetGeneration(), b.GetGeneration()); c != 0 {
 		return c
 	}
@@ -79,6 +83,18 @@ func compare(a, b *pb.Instance) int {
 		return c
 	}
 	return bytes.Compare(encode(a), encode(b))
+}
+
+func stopped(i *pb.Instance) bool { return i.GetStatus() == pb.InstanceStatus_INSTANCE_STATUS_STOPPED }
+
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
 }
 
 func compareTimes(a, b *timestamppb.Timestamp) int {

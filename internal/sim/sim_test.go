@@ -88,7 +88,7 @@ func TestSchedulesLeaveNothingLostOrDouble(t *testing.T) {
 	if *runs > 0 || *seed > 0 {
 		t.Skip("others were asked for")
 	}
-	for seed := uint64(101); seed <= 106; seed++ {
+	for seed := uint64(101); seed <= 104; seed++ {
 		check(t, seed)
 	}
 }
@@ -123,6 +123,8 @@ func TestSeedsThatFoundSomething(t *testing.T) {
 		{1118, "a leader that had been frozen, and deposed meanwhile, acknowledged a stop of what the next one had moved"},
 		{2133, "a drain moved what had been stopped, as its leader had not heard the node and knew only of old"},
 		{2149, "the order of a move that was not answered arrived after a stop"},
+		{1145, "all lost their power amid a move; the old place came back first and was stopped, then the new one with a higher generation"},
+		{5107, "a start that was not answered had been carried out on the far side of a cut, and came back after the stop"},
 	} {
 		t.Run(fmt.Sprint("seed ", s.seed), func(t *testing.T) {
 			check(t, s.seed)
