@@ -76,6 +76,9 @@ func (v *view) orphanLocked(i *pb.Instance) {
 		return
 	}
 	delete(v.doubles, i.GetNodeId()+"/"+id)
+	if now := v.index.Get(id); now != nil && !provisional(now) && now.GetNodeId() != i.GetNodeId() && fact.Live(now.GetStatus()) {
+		return // it runs elsewhere too, where nobody would end it any more
+	}
 	o := orphaned(i, time.Now())
 	if v.index.Put(o) && fact.Live(o.GetStatus()) {
 		v.orphans[id] = i.GetNodeId()

@@ -31,6 +31,18 @@ func TestCopyOfANodeHasWhatRunsElsewhereWithBetterRight(t *testing.T) {
 	}
 }
 
+// A start that was not answered had been carried out on a node that is lost now; the retried one runs elsewhere.
+func TestLostNodesCopyOfWhatRunsElsewhereMakesNoOrphan(t *testing.T) {
+	v := newView("me")
+	runs := instance("i", "n1", 1, 2, running)
+	v.put(runs)
+	v.setEpochs([]*pb.Node{{NodeId: "n2", Epoch: 1}}, func(string) bool { return false })
+	v.put(instance("i", "n2", 1, 2, running))
+	if waiting, _ := v.homeless(); v.get("i") != runs || len(waiting) != 0 {
+		t.Errorf("it is %v, and to be started elsewhere are %v", v.get("i"), waiting)
+	}
+}
+
 func TestCopyOfANodeHasWhatIsBeingMoved(t *testing.T) {
 	v := newView("me")
 	old := instance("i", "n", 1, 2, running)

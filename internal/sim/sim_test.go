@@ -125,6 +125,7 @@ func TestSeedsThatFoundSomething(t *testing.T) {
 		{2149, "the order of a move that was not answered arrived after a stop"},
 		{1145, "all lost their power amid a move; the old place came back first and was stopped, then the new one with a higher generation"},
 		{5107, "a start that was not answered had been carried out on the far side of a cut, and came back after the stop"},
+		{9097, "the same, on a node that was declared lost: what ran elsewhere by then was started once more"},
 	} {
 		t.Run(fmt.Sprint("seed ", s.seed), func(t *testing.T) {
 			check(t, s.seed)
