@@ -30,6 +30,7 @@ type contact struct {
 	mu sync.Mutex // guards what follows
 
 	until   time.Time // by the monotonic clock of this host
+	lapses  uint64    // how often it has run out
 	expiry  *time.Timer
 	runs    map[*instance]*run // what runs thanks to it
 	waiting map[string]*word   // by instance id: what waits for the leader's word
@@ -46,6 +47,7 @@ type word struct {
 	generation uint64
 	since      time.Time     // only what was asked for later counts
 	given      chan struct{} // closed with the leader's word
+	lapses     uint64        // how often contact had run out then
 }
 
 func newContact() *contact {
@@ -54,13 +56,27 @@ func newContact() *contact {
 	return c
 }
 
+// ordered notes that the leader's order is its word on an instance.
+func (c *contact) ordered(i *instance) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i.heard = c.lapses
+}
+
+// mayRunLocked says whether an instance needs no further word of the leader: contact holds, and has not run out since
+// the last, whether it ran then or not.
+func (c *contact) mayRunLocked(i *instance) bool {
+	c.lapseLocked()
+	return !i.held && i.heard == c.lapses && time.Now().Before(c.until)
+}
+
 // await waits until an instance that must not run twice may run, if it is one; false if it is to end before.
 func (c *contact) await(i *instance) bool {
 	if !fact.StopsOnPartition(i.rec.Load().GetSpec()) {
 		return true
 	}
 	c.mu.Lock()
-	if !i.held && time.Now().Before(c.until) {
+	if c.mayRunLocked(i) {
 		c.mu.Unlock()
 		return true
 	}
@@ -78,7 +94,7 @@ func (c *contact) await(i *instance) bool {
 	select {
 	case <-w.given:
 		c.mu.Lock()
-		i.held = false
+		i.held, i.heard = false, w.lapses
 		c.mu.Unlock()
 		return i.ctx.Err() == nil
 	case <-i.ctx.Done():
@@ -101,8 +117,7 @@ func (c *contact) during(i *instance) (context.Context, func()) {
 	switch {
 	case i.held: // since it was awaited
 		end(errHeld)
-	case !time.Now().Before(c.until):
-		i.held = true
+	case !c.mayRunLocked(i):
 		end(errNoContact)
 	}
 	return ctx, func() {
@@ -141,6 +156,7 @@ func (c *contact) hold(ctx context.Context, i *instance) error {
 func (c *contact) granted(sent time.Time, validFor time.Duration, cleared []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.lapseLocked() // the timer may be late, as in a process that was frozen
 	if until := sent.Add(validFor); until.After(c.until) {
 		c.until = until
 	}
@@ -151,6 +167,7 @@ func (c *contact) granted(sent time.Time, validFor time.Duration, cleared []stri
 	c.expiry.Reset(left)
 	for _, id := range cleared {
 		if w := c.waiting[id]; w != nil && !w.since.After(sent) {
+			w.lapses = c.lapses
 			close(w.given)
 			delete(c.waiting, id)
 		}
@@ -165,8 +182,17 @@ func (c *contact) expire() {
 		c.expiry.Reset(left)
 		return
 	}
-	for i, r := range c.runs {
-		i.held = true
+	c.lapseLocked()
+}
+
+// lapseLocked ends what runs thanks to contact, if that has run out since it was granted last.
+func (c *contact) lapseLocked() {
+	if c.until.IsZero() || time.Now().Before(c.until) {
+		return
+	}
+	c.until = time.Time{}
+	c.lapses++
+	for _, r := range c.runs {
 		r.end(errNoContact)
 	}
 }

@@ -3,13 +3,16 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/wasmatrix/wasmatrix/journal"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
 // single is an instance that must not run twice.
@@ -135,6 +138,97 @@ func TestHoldEndsTheRunAndTheNextWaits(t *testing.T) {
 			t.Fatal("a run that began just before the hold goes on")
 		}
 	})
+}
+
+// TestWhatDidNotRunWhenContactRanOutWaitsForTheLeadersWord: it waited for its backoff then, and contact is back before it
+// is to run again.
+func TestWhatDidNotRunWhenContactRanOutWaitsForTheLeadersWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, i := newContact(), single(t.Context())
+		defer c.expiry.Stop()
+		c.granted(time.Now(), time.Second, nil)
+		time.Sleep(2 * time.Second)
+		c.granted(time.Now(), time.Minute, nil)
+		late := single(t.Context())
+		c.ordered(late)
+		if !c.await(late) {
+			t.Fatal("what was ordered since does not run")
+		}
+		may := make(chan bool, 1)
+		go func() { may <- c.await(i) }()
+		synctest.Wait()
+		select {
+		case <-may:
+			t.Fatal("it runs, and the leader may have started it elsewhere")
+		default:
+		}
+		c.granted(time.Now(), time.Minute, []string{i.id})
+		if !<-may {
+			t.Fatal("it was cleared, and does not run")
+		}
+	})
+}
+
+// TestContactThatRanOutIsNotRevived: the grant is there before the timer, as in a process that thaws.
+func TestContactThatRanOutIsNotRevived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, i := newContact(), single(t.Context())
+		c.granted(time.Now(), 4*time.Second, nil)
+		c.expiry.Stop()
+		ctx, over := c.during(i)
+		defer over()
+		time.Sleep(time.Minute)
+		c.granted(time.Now(), 4*time.Second, nil)
+		defer c.expiry.Stop()
+		if runs(ctx) {
+			t.Fatal("it runs on, and the leader may have started it elsewhere")
+		}
+	})
+}
+
+func TestWhatRanInAnEarlierLifeWaitsThoughThereIsContact(t *testing.T) {
+	dir, module := t.TempDir(), actor(t)
+	rec := &pb.Instance{
+		InstanceId: newID(), Generation: 1, Revision: 2, Status: isRunning,
+		Spec: withPolicy(spec(hashOf(module), "sleep", "100000"), pb.PolicyType_POLICY_TYPE_ALWAYS, 0, minBackoff),
+	}
+	rec.Spec.OnPartition = pb.OnPartition_ON_PARTITION_STOP
+	j, _, err := journal.Open(journal.Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Put(rec)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := j.Run(ctx); err != nil { // brings all to disk, and ends
+		t.Fatal(err)
+	}
+
+	h := newHost(t, "n1", nil, func(c *Config) { c.JournalDir = dir })
+	h.push(module)
+	h.contact.granted(time.Now(), time.Minute, nil)
+	h.Resume(0, nil)
+	for h.ContactRequest().GetWaiting()[rec.GetInstanceId()] != 1 {
+		if h.query(rec.GetInstanceId()).GetStatus() == isRunning {
+			t.Fatal("it runs without the leader's word")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	h.contact.granted(time.Now(), time.Minute, []string{rec.GetInstanceId()})
+	h.waitFor(rec.GetInstanceId(), isRunning)
+}
+
+// TestOrderFromBeforeALossIsRefused: it was on its way while the node was declared lost and came back.
+func TestOrderFromBeforeALossIsRefused(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	h.Resume(1, nil)
+	s := spec(h.push(actor(t)), "sleep", "100000")
+	s.OnPartition = pb.OnPartition_ON_PARTITION_STOP
+	if i, err := h.start(s, newID(), 1); rpc.CodeOf(err) != rpc.CommunicationFailure {
+		t.Fatalf("the order of epoch 0 is answered with %v, %v", i, err)
+	}
+	s.OnPartition = pb.OnPartition_ON_PARTITION_KEEP
+	h.mustStart(s, newID())
 }
 
 // TestRunIsSeenByWhoRenewsContact: the one who renews may look after an instance was cleared and before it runs, and

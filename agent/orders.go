@@ -111,6 +111,11 @@ func (a *Agent) admitAll(req *pb.NodeAgentServiceStartInstanceRequest, o *order)
 	if err == nil && a.closing {
 		err = rpc.Errorf(rpc.CommunicationFailure, "node %s is about to leave and starts nothing", a.cfg.NodeName)
 	}
+	if ordered := req.GetFence().GetNodeEpoch(); err == nil && fact.StopsOnPartition(req.GetSpec()) && ordered < a.epoch {
+		// It was on its way when the node was declared lost, so it may have been started elsewhere.
+		err = rpc.Errorf(rpc.CommunicationFailure, "the order is of epoch %d of node %s, which is in epoch %d by now, and what it starts must not run twice (on_partition stop); try again",
+			ordered, a.cfg.NodeName, a.epoch)
+	}
 	var admitted []admission
 	if err == nil {
 		admitted = make([]admission, 0, len(req.GetOrders()))
@@ -145,6 +150,7 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 		return admission{failure: failure}
 	}
 	i := newInstance(a.life, a.acceptLocked(spec, so), o, newOutput(&a.logLimits))
+	a.contact.ordered(i)
 	if before != nil {
 		before.stop(errStopped)
 		i.before = before

@@ -74,7 +74,7 @@ func (a *Agent) recover(rec *pb.Instance) {
 	rec.Status, rec.RestartAt = pb.InstanceStatus_INSTANCE_STATUS_RESTARTING, nil
 	rec.LastError = nodeDown + "; it is back, and waits to hear from the cluster"
 	i := newInstance(a.life, rec, &order{hash: hash}, newOutput(&a.logLimits))
-	i.resumes = true
+	i.resumes, i.held = true, true
 	close(i.left) // who asks for it is answered with its record
 	a.live[i.id] = i
 	a.outputs[i.id] = i.out

@@ -264,6 +264,9 @@ func (c *Cluster) Barrier(ctx context.Context) error {
 	return wait(ctx, c.raft().Barrier(enqueueTimeout))
 }
 
+// Term returns the Raft term that this node is in: it has voted in no later one.
+func (c *Cluster) Term() uint64 { return c.raft().CurrentTerm() }
+
 // VerifyLeader asks a majority whether this node still leads.
 func (c *Cluster) VerifyLeader(ctx context.Context) error { return wait(ctx, c.raft().VerifyLeader()) }
 

@@ -18,7 +18,7 @@ func TestNothingRunsTwiceWhateverHappensToTheLeader(t *testing.T) {
 				time.Sleep(time.Duration(rapid.IntRange(0, 6000).Draw(r, what)) * time.Millisecond)
 			}
 			elect := func() *lead {
-				return &lead{began: time.Now(), answered: map[string]struct{}{node: {}}, granted: map[string]time.Time{}}
+				return &lead{began: time.Now(), answered: map[string]struct{}{node: {}}, granted: map[grant]time.Time{}}
 			}
 			leader, lost := elect(), false
 			var until time.Time // for how long the node counts itself in contact
@@ -30,7 +30,7 @@ func TestNothingRunsTwiceWhateverHappensToTheLeader(t *testing.T) {
 					lost = true
 				}
 				leader.mu.Lock()
-				ended := leader.endsByLocked(node)
+				ended := leader.endsByLocked(func(grant) bool { return lost })
 				leader.mu.Unlock()
 				if now := time.Now(); lost && !now.Before(ended) && now.Before(until.Add(contactMargin)) {
 					r.Fatalf("it is started elsewhere %s before it has ended here for sure", until.Add(contactMargin).Sub(now))
@@ -40,7 +40,7 @@ func TestNothingRunsTwiceWhateverHappensToTheLeader(t *testing.T) {
 				sent := time.Now()
 				pass("the request takes")
 				asked := leader
-				if asked.grant(node, func() bool { return !lost }) && asked == leader { // it verifies that it leads
+				if asked.grant(grant{nodeID: node}, func() bool { return !lost }) && asked == leader { // it verifies that it leads
 					happens("while the answer is on its way")
 					pass("the answer takes")
 					if rapid.Bool().Draw(r, "the answer arrives") && sent.Add(contactFor).After(until) {

@@ -187,7 +187,7 @@ func (v *view) adopt(all []*pb.Instance) {
 	defer v.mu.Unlock()
 	for _, i := range all {
 		if orphan(i) && v.index.Put(i) && fact.Live(i.GetStatus()) {
-			v.orphans[i.GetInstanceId()] = ""
+			v.orphans[i.GetInstanceId()] = struct{}{}
 			v.wakeLocked()
 		}
 	}

@@ -161,7 +161,7 @@ func (s *Server) reserveMove(l *lead, i *pb.Instance) (now, reserved *pb.Instanc
 	reserved = reservation(id, now.GetSpec(), chosen[0], now.GetGeneration()+1)
 	reserved.CreatedAt = proto.CloneOf(now.GetCreatedAt())
 	s.view.reserve(reserved)
-	call = &startCall{done: make(chan struct{})}
+	call = &startCall{done: make(chan struct{}), on: reserved.GetNodeId()}
 	l.starts[id] = call
 	return now, reserved, call, nil
 }

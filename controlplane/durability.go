@@ -57,12 +57,12 @@ func (s *Server) confirm(ctx context.Context, l *lead, known []*pb.Instance) err
 	return err
 }
 
-// leadsStill asks most voters whether this node leads, before what they know is acknowledged. A leader that was frozen, or cut
-// off, may have been deposed meanwhile, and what it had stopped be started elsewhere by the next one: voters take reports
-// whoever leads. Who leads after this was elected by voters that know.
-func (s *Server) leadsStill(ctx context.Context) error {
-	if err := s.cluster.VerifyLeader(ctx); err != nil {
-		return rpc.Errorf(rpc.NoLeader, "node %s does not lead for sure any more: %w", s.cfg.NodeName, err)
+// leadsStill asks most voters whether they are in this leader's term, before what they know is acknowledged. A leader that
+// was frozen, or cut off, may have been deposed meanwhile, and what it had stopped be started elsewhere by the next one:
+// voters take reports whoever leads. Who leads after this was elected by voters that know.
+func (s *Server) leadsStill(ctx context.Context, l *lead) error {
+	if !s.inItsTerm(ctx, l) {
+		return rpc.Errorf(rpc.NoLeader, "node %s does not lead for sure any more: most voters don't answer it, or are in a later term; try again", s.cfg.NodeName)
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ type lead struct {
 	gone     map[string]struct{}   // ids of nodes that refused the connection: nothing runs there
 	asking   map[string]struct{}   // ids of nodes that are being asked now
 	starts   map[string]*startCall // by instance id; starts under way
-	granted  map[string]time.Time  // by node id: when this leader granted it contact last
+	granted  map[grant]time.Time   // when this leader granted contact last
 	stopping map[string]int        // by instance id; stops under way, which no move may undo
 	// By instance id: the generation of a move that came to nothing known.
 	ordered map[string]uint64
@@ -118,7 +118,7 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 		gone:           map[string]struct{}{},
 		asking:         map[string]struct{}{},
 		starts:         map[string]*startCall{},
-		granted:        map[string]time.Time{},
+		granted:        map[grant]time.Time{},
 		stopping:       map[string]int{},
 		ordered:        map[string]uint64{},
 		unanswered:     map[string]time.Time{},

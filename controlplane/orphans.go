@@ -81,7 +81,7 @@ func (v *view) orphanLocked(i *pb.Instance) {
 	}
 	o := orphaned(i, time.Now())
 	if v.index.Put(o) && fact.Live(o.GetStatus()) {
-		v.orphans[id] = i.GetNodeId()
+		v.orphans[id] = struct{}{}
 		v.wakeLocked()
 	}
 }
@@ -126,13 +126,6 @@ func (v *view) homeless() ([]*pb.Instance, <-chan struct{}) {
 		}
 	}
 	return found, v.changed
-}
-
-// lostWith returns the node that an orphan was lost with; empty if another voter told of it.
-func (v *view) lostWith(id string) string {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.orphans[id]
 }
 
 // exchange puts one provisional record in the place of another, and says whether that was still there.

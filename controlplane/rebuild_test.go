@@ -49,17 +49,18 @@ type simulatedCluster struct {
 func (c simulatedCluster) Leadership() cluster.Leadership {
 	return cluster.Leadership{NodeID: "me", Term: 1, Self: true}
 }
-func (c simulatedCluster) Members() []cluster.Member     { return c.members }
-func (c simulatedCluster) Voters() []string              { return nil }
-func (c simulatedCluster) ClusterID() string             { return "simulated" }
-func (c simulatedCluster) Changed() <-chan struct{}      { return make(chan struct{}) }
-func (c simulatedCluster) Barrier(context.Context) error { return nil }
+func (c simulatedCluster) Members() []cluster.Member          { return c.members }
+func (c simulatedCluster) Voters() []string                   { return []string{"me"} }
+func (c simulatedCluster) ClusterID() string                  { return "simulated" }
+func (c simulatedCluster) Changed() <-chan struct{}           { return make(chan struct{}) }
+func (c simulatedCluster) Barrier(context.Context) error      { return nil }
+func (c simulatedCluster) VerifyLeader(context.Context) error { return nil }
 
-func (c simulatedCluster) VerifyLeader(context.Context) error {
+func (c simulatedCluster) Term() uint64 {
 	if c.deposed != nil && c.deposed.Load() {
-		return errors.New("there is another leader")
+		return 2
 	}
-	return nil
+	return 1
 }
 
 func (c simulatedCluster) Apply(context.Context, *pb.Command) error {

@@ -89,7 +89,7 @@ func (s *Server) reserveRelocation(l *lead, i *pb.Instance) (*pb.Instance, *star
 	if l.starts[id] != nil || l.stopping[id] > 0 || s.view.get(id) != i {
 		return nil, nil
 	}
-	if fact.StopsOnPartition(i.GetSpec()) && orphan(i) && time.Now().Before(l.endsByLocked(s.view.lostWith(id))) {
+	if fact.StopsOnPartition(i.GetSpec()) && orphan(i) && time.Now().Before(l.endsByLocked(s.over)) {
 		return nil, nil // it may be still running there
 	}
 	reserved := i
@@ -109,7 +109,7 @@ func (s *Server) reserveRelocation(l *lead, i *pb.Instance) (*pb.Instance, *star
 	} else if !s.orderable(i.GetNodeId()) {
 		return nil, nil
 	}
-	call := &startCall{done: make(chan struct{})}
+	call := &startCall{done: make(chan struct{}), on: reserved.GetNodeId()}
 	l.starts[id] = call
 	return reserved, call
 }

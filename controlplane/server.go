@@ -62,6 +62,8 @@ type Cluster interface {
 	Apply(ctx context.Context, cmd *pb.Command) error
 	Barrier(ctx context.Context) error
 	VerifyLeader(ctx context.Context) error
+	// Term is this node's Raft term: it has voted in no later one.
+	Term() uint64
 	TransferLeadership(ctx context.Context) error
 }
 

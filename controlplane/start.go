@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -20,6 +21,7 @@ const maxStarts = 1000
 // startCall is one start under way. A retry of the same id waits for it instead of starting again.
 type startCall struct {
 	done     chan struct{} // closed when the outcome is there
+	on       string        // id of the node that is ordered to start it; guarded by lead.mu
 	instance *pb.Instance
 	failure  *pb.StartFailure
 	known    bool // it was there already
@@ -41,7 +43,7 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 		if err := l.waitRecovered(ctx); err != nil {
 			return nil, err
 		}
-		if err := s.waitAllHeard(ctx, l, req.GetSpec()); err != nil {
+		if err := s.waitEnded(ctx, l, req.GetSpec()); err != nil {
 			return nil, err
 		}
 	}
@@ -76,7 +78,7 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 	if err := s.confirm(ctx, l, known); err != nil {
 		return nil, err
 	}
-	if err := s.leadsStill(ctx); err != nil {
+	if err := s.leadsStill(ctx, l); err != nil {
 		return nil, err
 	}
 	s.durable(resp.GetInstances())
@@ -135,6 +137,9 @@ func (s *Server) reserveStarts(l *lead, req *pb.StartInstanceRequest) (calls map
 		case provisional(known) && s.orderable(known.GetNodeId()):
 			// An earlier order's outcome is unknown: the same node is asked again, which is safe.
 			mine = append(mine, known)
+		case provisional(known) && fact.StopsOnPartition(known.GetSpec()) && !s.hasLeft(known.GetNodeId()):
+			calls[id] = failed(&pb.StartFailure{InstanceId: id, ErrorCode: string(rpc.CommunicationFailure), Message: fmt.Sprintf(
+				"node %s, which can't be reached, may run it already, and it must not run twice (on_partition stop); it is started elsewhere once that node is lost", known.GetNodeName())})
 		case provisional(known):
 			s.view.release(id, known.GetNodeId())
 			fresh = append(fresh, id)
@@ -143,6 +148,9 @@ func (s *Server) reserveStarts(l *lead, req *pb.StartInstanceRequest) (calls map
 		}
 	}
 	if len(fresh) > 0 {
+		if fact.StopsOnPartition(req.GetSpec()) && s.lostRunForLocked(l) > 0 { // declared lost since it was waited for
+			return nil, nil, rpc.Errorf(rpc.CommunicationFailure, "a node that has just been lost may still run it, and it must not run twice (on_partition stop); try again")
+		}
 		chosen, err := place(s.candidatesLocked(l, req.GetSpec().GetName(), ""), req.GetSpec(), len(fresh))
 		if err != nil {
 			return nil, nil, s.unplaced(l, err)
@@ -153,7 +161,7 @@ func (s *Server) reserveStarts(l *lead, req *pb.StartInstanceRequest) (calls map
 	}
 	for _, i := range mine {
 		s.view.reserve(i)
-		call := &startCall{done: make(chan struct{})}
+		call := &startCall{done: make(chan struct{}), on: i.GetNodeId()}
 		l.starts[i.GetInstanceId()] = call
 		calls[i.GetInstanceId()] = call
 	}
@@ -177,6 +185,12 @@ func finished(i *pb.Instance) *startCall {
 	done := make(chan struct{})
 	close(done)
 	return &startCall{done: done, instance: i, known: true}
+}
+
+func failed(f *pb.StartFailure) *startCall {
+	done := make(chan struct{})
+	close(done)
+	return &startCall{done: done, failure: f}
 }
 
 func reservation(id string, spec *pb.InstanceSpec, on candidate, generation uint64) *pb.Instance {
@@ -275,6 +289,7 @@ func (s *Server) nextAfterRefusal(l *lead, i *pb.Instance, out startOutcome) *pb
 	s.cfg.Log.Warn("an agent refused a start; trying again", "instance_id", i.GetInstanceId(), "node", i.GetNodeName(), "next", chosen[0].Name, "err", reason)
 	next := reservation(i.GetInstanceId(), i.GetSpec(), chosen[0], generation)
 	s.view.reserve(next)
+	l.starts[i.GetInstanceId()].on = next.GetNodeId()
 	return next
 }
 
@@ -344,6 +359,9 @@ func (s *Server) settle(l *lead, call *startCall, reserved *pb.Instance, out sta
 	default:
 		unanswered = true
 		call.failure = &pb.StartFailure{InstanceId: id, ErrorCode: string(rpc.Internal), Message: "node " + reserved.GetNodeName() + " did not say what became of it"}
+	}
+	if unanswered && fact.StopsOnPartition(reserved.GetSpec()) {
+		s.view.doubtful(reserved)
 	}
 	l.mu.Lock()
 	delete(l.starts, id)

@@ -51,7 +51,7 @@ func (s *Server) StopInstance(ctx context.Context, req *pb.StopInstanceRequest) 
 	if err := s.confirm(ctx, l, ended); err != nil {
 		return nil, err
 	}
-	if err := s.leadsStill(ctx); err != nil {
+	if err := s.leadsStill(ctx, l); err != nil {
 		return nil, err
 	}
 	resp.Instances, resp.Notes = slices.Concat(ended, stopped), notes

@@ -74,7 +74,7 @@ func (s *Server) beginGivingUp(l *lead, id string) (*pb.Instance, *startCall) {
 	if i == nil || !provisional(i) || i.GetNodeId() == "" || l.starts[id] != nil {
 		return nil, nil
 	}
-	call := &startCall{done: make(chan struct{})}
+	call := &startCall{done: make(chan struct{}), on: i.GetNodeId()}
 	l.starts[id] = call
 	return i, call
 }

@@ -29,9 +29,8 @@ type view struct {
 	behind map[string]*pb.Instance
 	// Live instances that another node runs with better right: the leader stops them.
 	doubles map[string]*pb.Instance // node id + "/" + instance id
-	// Ids of orphans that are to be started elsewhere, with the node that each was lost with, if that is known; some
-	// may have been started by now.
-	orphans map[string]string
+	// Ids of orphans that are to be started elsewhere; some may have been started by now.
+	orphans map[string]struct{}
 	changed chan struct{} // closed and replaced when doubles or orphans grow
 }
 
@@ -51,7 +50,7 @@ func newView(self string) *view {
 		ahead:   map[string]map[string]answer{},
 		behind:  map[string]*pb.Instance{},
 		doubles: map[string]*pb.Instance{},
-		orphans: map[string]string{},
+		orphans: map[string]struct{}{},
 		changed: make(chan struct{}),
 	}
 }
@@ -193,6 +192,27 @@ func (v *view) doubleLocked(i *pb.Instance) {
 	}
 	v.doubles[i.GetNodeId()+"/"+i.GetInstanceId()] = i
 	v.wakeLocked()
+}
+
+// doublesOf returns where an instance runs with less right than its record.
+func (v *view) doublesOf(id string) (all []*pb.Instance) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, i := range v.doubles {
+		if i.GetInstanceId() == id {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// doubtful notes that a node may run an instance whose start it has not answered, if that is known to be elsewhere by now.
+func (v *view) doubtful(reserved *pb.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if now := v.index.Get(reserved.GetInstanceId()); now != nil && now.GetNodeId() != reserved.GetNodeId() {
+		v.doubleLocked(reserved)
+	}
 }
 
 func (v *view) forgetDoublesLocked(nodeID string) {

@@ -18,9 +18,9 @@ import (
 )
 
 func TestEveryMethodIsForwardedOrServedByTheNodeAsked(t *testing.T) {
-	// FollowLogs passes its stream to an agent, not to the leader; CheckNode and ListCopies are what one
+	// FollowLogs passes its stream to an agent, not to the leader; CheckNode, CheckTerm and ListCopies are what one
 	// node sees and has.
-	local := []string{"ReportStatus", "ListMembers", "FollowLogs", "CheckNode", "ListCopies"}
+	local := []string{"ReportStatus", "ListMembers", "FollowLogs", "CheckNode", "CheckTerm", "ListCopies"}
 	methods := pb.File_wasmatrix_v1_control_plane_proto.Services().ByName("ControlPlaneService").Methods()
 	for i := range methods.Len() {
 		m := methods.Get(i)

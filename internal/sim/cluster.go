@@ -190,6 +190,14 @@ func (c *clusterView) commit(ctx context.Context, cmd *pb.Command) error {
 	return c.sim.quorum.commit(ctx, c.life.node.voter, c.life, cmd)
 }
 
+// Term implements controlplane.Cluster.
+func (c *clusterView) Term() uint64 {
+	if c.life.node.voter == nil {
+		return 0
+	}
+	return c.sim.quorum.term(c.life.node.voter)
+}
+
 // VerifyLeader implements controlplane.Cluster.
 func (c *clusterView) VerifyLeader(ctx context.Context) error {
 	if c.life.node.voter == nil {

@@ -83,6 +83,13 @@ func (q *quorum) end(v *voter) {
 	v.life, v.leads = nil, false
 }
 
+// term returns the term that a voter is in: it has voted in no later one.
+func (q *quorum) term(v *voter) uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return max(v.term, v.votedIn)
+}
+
 func (q *quorum) waitLocked(v *voter) {
 	v.heard, v.patience = time.Now(), election+time.Duration(q.random.Int64N(int64(election)))
 }

@@ -1675,6 +1675,87 @@ func (x *CheckNodeResponse) GetSilentFor() *durationpb.Duration {
 	return nil
 }
 
+type CheckTermRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckTermRequest) Reset() {
+	*x = CheckTermRequest{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckTermRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckTermRequest) ProtoMessage() {}
+
+func (x *CheckTermRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckTermRequest.ProtoReflect.Descriptor instead.
+func (*CheckTermRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{26}
+}
+
+type CheckTermResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It has voted in no later one.
+	Term          uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckTermResponse) Reset() {
+	*x = CheckTermResponse{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckTermResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckTermResponse) ProtoMessage() {}
+
+func (x *CheckTermResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckTermResponse.ProtoReflect.Descriptor instead.
+func (*CheckTermResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CheckTermResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
 type ListCopiesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NodeIds       []string               `protobuf:"bytes,1,rep,name=node_ids,json=nodeIds,proto3" json:"node_ids,omitempty"`
@@ -1684,7 +1765,7 @@ type ListCopiesRequest struct {
 
 func (x *ListCopiesRequest) Reset() {
 	*x = ListCopiesRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1777,7 @@ func (x *ListCopiesRequest) String() string {
 func (*ListCopiesRequest) ProtoMessage() {}
 
 func (x *ListCopiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1790,7 @@ func (x *ListCopiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopiesRequest.ProtoReflect.Descriptor instead.
 func (*ListCopiesRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{26}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListCopiesRequest) GetNodeIds() []string {
@@ -1740,7 +1821,7 @@ type ListCopiesResponse struct {
 
 func (x *ListCopiesResponse) Reset() {
 	*x = ListCopiesResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1833,7 @@ func (x *ListCopiesResponse) String() string {
 func (*ListCopiesResponse) ProtoMessage() {}
 
 func (x *ListCopiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1846,7 @@ func (x *ListCopiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopiesResponse.ProtoReflect.Descriptor instead.
 func (*ListCopiesResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{27}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListCopiesResponse) GetNodeId() string {
@@ -1829,7 +1910,7 @@ type FollowLogsRequest struct {
 
 func (x *FollowLogsRequest) Reset() {
 	*x = FollowLogsRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1922,7 @@ func (x *FollowLogsRequest) String() string {
 func (*FollowLogsRequest) ProtoMessage() {}
 
 func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1935,7 @@ func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsRequest.ProtoReflect.Descriptor instead.
 func (*FollowLogsRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{28}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FollowLogsRequest) GetRef() string {
@@ -1887,7 +1968,7 @@ type FollowLogsResponse struct {
 
 func (x *FollowLogsResponse) Reset() {
 	*x = FollowLogsResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +1980,7 @@ func (x *FollowLogsResponse) String() string {
 func (*FollowLogsResponse) ProtoMessage() {}
 
 func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +1993,7 @@ func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsResponse.ProtoReflect.Descriptor instead.
 func (*FollowLogsResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{29}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FollowLogsResponse) GetEntries() []*LogEntry {
@@ -1938,7 +2019,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2031,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2044,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{30}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -2141,7 +2222,10 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\aboot_id\x18\x04 \x01(\tR\x06bootId\x12\x10\n" +
 	"\x03seq\x18\x05 \x01(\x04R\x03seq\x128\n" +
 	"\n" +
-	"silent_for\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tsilentFor\".\n" +
+	"silent_for\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tsilentFor\"\x12\n" +
+	"\x10CheckTermRequest\"'\n" +
+	"\x11CheckTermResponse\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\".\n" +
 	"\x11ListCopiesRequest\x12\x19\n" +
 	"\bnode_ids\x18\x01 \x03(\tR\anodeIds\"\xf6\x01\n" +
 	"\x12ListCopiesResponse\x12\x17\n" +
@@ -2163,7 +2247,8 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\fR\x04line\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xd4\t\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xa2\n" +
+	"\n" +
 	"\x13ControlPlaneService\x12X\n" +
 	"\rStartInstance\x12\".wasmatrix.v1.StartInstanceRequest\x1a#.wasmatrix.v1.StartInstanceResponse\x12U\n" +
 	"\fStopInstance\x12!.wasmatrix.v1.StopInstanceRequest\x1a\".wasmatrix.v1.StopInstanceResponse\x12X\n" +
@@ -2176,7 +2261,8 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\vWatchEvents\x12 .wasmatrix.v1.WatchEventsRequest\x1a!.wasmatrix.v1.WatchEventsResponse0\x01\x12a\n" +
 	"\x10GetClusterStatus\x12%.wasmatrix.v1.GetClusterStatusRequest\x1a&.wasmatrix.v1.GetClusterStatusResponse\x12R\n" +
 	"\vListMembers\x12 .wasmatrix.v1.ListMembersRequest\x1a!.wasmatrix.v1.ListMembersResponse\x12L\n" +
-	"\tCheckNode\x12\x1e.wasmatrix.v1.CheckNodeRequest\x1a\x1f.wasmatrix.v1.CheckNodeResponse\x12Q\n" +
+	"\tCheckNode\x12\x1e.wasmatrix.v1.CheckNodeRequest\x1a\x1f.wasmatrix.v1.CheckNodeResponse\x12L\n" +
+	"\tCheckTerm\x12\x1e.wasmatrix.v1.CheckTermRequest\x1a\x1f.wasmatrix.v1.CheckTermResponse\x12Q\n" +
 	"\n" +
 	"ListCopies\x12\x1f.wasmatrix.v1.ListCopiesRequest\x1a .wasmatrix.v1.ListCopiesResponse0\x01\x12Q\n" +
 	"\n" +
@@ -2195,7 +2281,7 @@ func file_wasmatrix_v1_control_plane_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_control_plane_proto_rawDescData
 }
 
-var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*StartInstanceRequest)(nil),     // 0: wasmatrix.v1.StartInstanceRequest
 	(*StartInstanceResponse)(nil),    // 1: wasmatrix.v1.StartInstanceResponse
@@ -2223,53 +2309,55 @@ var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*Member)(nil),                   // 23: wasmatrix.v1.Member
 	(*CheckNodeRequest)(nil),         // 24: wasmatrix.v1.CheckNodeRequest
 	(*CheckNodeResponse)(nil),        // 25: wasmatrix.v1.CheckNodeResponse
-	(*ListCopiesRequest)(nil),        // 26: wasmatrix.v1.ListCopiesRequest
-	(*ListCopiesResponse)(nil),       // 27: wasmatrix.v1.ListCopiesResponse
-	(*FollowLogsRequest)(nil),        // 28: wasmatrix.v1.FollowLogsRequest
-	(*FollowLogsResponse)(nil),       // 29: wasmatrix.v1.FollowLogsResponse
-	(*LogEntry)(nil),                 // 30: wasmatrix.v1.LogEntry
-	nil,                              // 31: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
-	nil,                              // 32: wasmatrix.v1.RenewContactRequest.WaitingEntry
-	nil,                              // 33: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	nil,                              // 34: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	nil,                              // 35: wasmatrix.v1.Member.LabelsEntry
-	(*InstanceSpec)(nil),             // 36: wasmatrix.v1.InstanceSpec
-	(*Instance)(nil),                 // 37: wasmatrix.v1.Instance
-	(*Node)(nil),                     // 38: wasmatrix.v1.Node
-	(*Fence)(nil),                    // 39: wasmatrix.v1.Fence
-	(*durationpb.Duration)(nil),      // 40: google.protobuf.Duration
-	(*Event)(nil),                    // 41: wasmatrix.v1.Event
-	(*NodeLoad)(nil),                 // 42: wasmatrix.v1.NodeLoad
-	(*timestamppb.Timestamp)(nil),    // 43: google.protobuf.Timestamp
+	(*CheckTermRequest)(nil),         // 26: wasmatrix.v1.CheckTermRequest
+	(*CheckTermResponse)(nil),        // 27: wasmatrix.v1.CheckTermResponse
+	(*ListCopiesRequest)(nil),        // 28: wasmatrix.v1.ListCopiesRequest
+	(*ListCopiesResponse)(nil),       // 29: wasmatrix.v1.ListCopiesResponse
+	(*FollowLogsRequest)(nil),        // 30: wasmatrix.v1.FollowLogsRequest
+	(*FollowLogsResponse)(nil),       // 31: wasmatrix.v1.FollowLogsResponse
+	(*LogEntry)(nil),                 // 32: wasmatrix.v1.LogEntry
+	nil,                              // 33: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	nil,                              // 34: wasmatrix.v1.RenewContactRequest.WaitingEntry
+	nil,                              // 35: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	nil,                              // 36: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	nil,                              // 37: wasmatrix.v1.Member.LabelsEntry
+	(*InstanceSpec)(nil),             // 38: wasmatrix.v1.InstanceSpec
+	(*Instance)(nil),                 // 39: wasmatrix.v1.Instance
+	(*Node)(nil),                     // 40: wasmatrix.v1.Node
+	(*Fence)(nil),                    // 41: wasmatrix.v1.Fence
+	(*durationpb.Duration)(nil),      // 42: google.protobuf.Duration
+	(*Event)(nil),                    // 43: wasmatrix.v1.Event
+	(*NodeLoad)(nil),                 // 44: wasmatrix.v1.NodeLoad
+	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
 }
 var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
-	36, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
-	37, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	38, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
+	39, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
 	2,  // 2: wasmatrix.v1.StartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
-	37, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	37, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
-	37, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
-	38, // 6: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
-	31, // 7: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
-	32, // 8: wasmatrix.v1.RenewContactRequest.waiting:type_name -> wasmatrix.v1.RenewContactRequest.WaitingEntry
-	39, // 9: wasmatrix.v1.RenewContactResponse.fence:type_name -> wasmatrix.v1.Fence
-	40, // 10: wasmatrix.v1.RenewContactResponse.valid_for:type_name -> google.protobuf.Duration
-	37, // 11: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
-	41, // 12: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
-	42, // 13: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
-	37, // 14: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
+	39, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	39, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
+	39, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
+	40, // 6: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
+	33, // 7: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	34, // 8: wasmatrix.v1.RenewContactRequest.waiting:type_name -> wasmatrix.v1.RenewContactRequest.WaitingEntry
+	41, // 9: wasmatrix.v1.RenewContactResponse.fence:type_name -> wasmatrix.v1.Fence
+	42, // 10: wasmatrix.v1.RenewContactResponse.valid_for:type_name -> google.protobuf.Duration
+	39, // 11: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
+	43, // 12: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
+	44, // 13: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
+	39, // 14: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
 	2,  // 15: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
-	43, // 16: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	41, // 17: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
-	33, // 18: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	34, // 19: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	45, // 16: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	43, // 17: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
+	35, // 18: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	36, // 19: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
 	23, // 20: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
-	35, // 21: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
-	40, // 22: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
-	40, // 23: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
-	37, // 24: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
-	30, // 25: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	43, // 26: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	37, // 21: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
+	42, // 22: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
+	42, // 23: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
+	39, // 24: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
+	32, // 25: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	45, // 26: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
 	0,  // 27: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
 	3,  // 28: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
 	5,  // 29: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
@@ -2282,24 +2370,26 @@ var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
 	19, // 36: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
 	21, // 37: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
 	24, // 38: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
-	26, // 39: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
-	28, // 40: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
-	1,  // 41: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
-	4,  // 42: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
-	6,  // 43: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
-	8,  // 44: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
-	10, // 45: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
-	12, // 46: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
-	14, // 47: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
-	16, // 48: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
-	18, // 49: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
-	20, // 50: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
-	22, // 51: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
-	25, // 52: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
-	27, // 53: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
-	29, // 54: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
-	41, // [41:55] is the sub-list for method output_type
-	27, // [27:41] is the sub-list for method input_type
+	26, // 39: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
+	28, // 40: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
+	30, // 41: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
+	1,  // 42: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
+	4,  // 43: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
+	6,  // 44: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
+	8,  // 45: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
+	10, // 46: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
+	12, // 47: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
+	14, // 48: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
+	16, // 49: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
+	18, // 50: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
+	20, // 51: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
+	22, // 52: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
+	25, // 53: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
+	27, // 54: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
+	29, // 55: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
+	31, // 56: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
+	42, // [42:57] is the sub-list for method output_type
+	27, // [27:42] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -2317,7 +2407,7 @@ func file_wasmatrix_v1_control_plane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_control_plane_proto_rawDesc), len(file_wasmatrix_v1_control_plane_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

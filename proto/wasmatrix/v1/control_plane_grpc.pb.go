@@ -31,6 +31,7 @@ const (
 	ControlPlaneService_GetClusterStatus_FullMethodName = "/wasmatrix.v1.ControlPlaneService/GetClusterStatus"
 	ControlPlaneService_ListMembers_FullMethodName      = "/wasmatrix.v1.ControlPlaneService/ListMembers"
 	ControlPlaneService_CheckNode_FullMethodName        = "/wasmatrix.v1.ControlPlaneService/CheckNode"
+	ControlPlaneService_CheckTerm_FullMethodName        = "/wasmatrix.v1.ControlPlaneService/CheckTerm"
 	ControlPlaneService_ListCopies_FullMethodName       = "/wasmatrix.v1.ControlPlaneService/ListCopies"
 	ControlPlaneService_FollowLogs_FullMethodName       = "/wasmatrix.v1.ControlPlaneService/FollowLogs"
 )
@@ -69,6 +70,9 @@ type ControlPlaneServiceClient interface {
 	// CheckNode says what the node that is asked sees of another. It is never forwarded: a leader asks
 	// the other voters before it declares a node lost.
 	CheckNode(ctx context.Context, in *CheckNodeRequest, opts ...grpc.CallOption) (*CheckNodeResponse, error)
+	// CheckTerm says in which Raft term the node that is asked is. It is never forwarded: a leader asks the
+	// other voters before it acknowledges a start or stop, or grants contact.
+	CheckTerm(ctx context.Context, in *CheckTermRequest, opts ...grpc.CallOption) (*CheckTermResponse, error)
 	// ListCopies streams what the node that is asked knows of nodes that can't be asked themselves. It is
 	// never forwarded: a new leader asks the other voters.
 	ListCopies(ctx context.Context, in *ListCopiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListCopiesResponse], error)
@@ -226,6 +230,16 @@ func (c *controlPlaneServiceClient) CheckNode(ctx context.Context, in *CheckNode
 	return out, nil
 }
 
+func (c *controlPlaneServiceClient) CheckTerm(ctx context.Context, in *CheckTermRequest, opts ...grpc.CallOption) (*CheckTermResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckTermResponse)
+	err := c.cc.Invoke(ctx, ControlPlaneService_CheckTerm_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlPlaneServiceClient) ListCopies(ctx context.Context, in *ListCopiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListCopiesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ControlPlaneService_ServiceDesc.Streams[3], ControlPlaneService_ListCopies_FullMethodName, cOpts...)
@@ -298,6 +312,9 @@ type ControlPlaneServiceServer interface {
 	// CheckNode says what the node that is asked sees of another. It is never forwarded: a leader asks
 	// the other voters before it declares a node lost.
 	CheckNode(context.Context, *CheckNodeRequest) (*CheckNodeResponse, error)
+	// CheckTerm says in which Raft term the node that is asked is. It is never forwarded: a leader asks the
+	// other voters before it acknowledges a start or stop, or grants contact.
+	CheckTerm(context.Context, *CheckTermRequest) (*CheckTermResponse, error)
 	// ListCopies streams what the node that is asked knows of nodes that can't be asked themselves. It is
 	// never forwarded: a new leader asks the other voters.
 	ListCopies(*ListCopiesRequest, grpc.ServerStreamingServer[ListCopiesResponse]) error
@@ -349,6 +366,9 @@ func (UnimplementedControlPlaneServiceServer) ListMembers(context.Context, *List
 }
 func (UnimplementedControlPlaneServiceServer) CheckNode(context.Context, *CheckNodeRequest) (*CheckNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckNode not implemented")
+}
+func (UnimplementedControlPlaneServiceServer) CheckTerm(context.Context, *CheckTermRequest) (*CheckTermResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckTerm not implemented")
 }
 func (UnimplementedControlPlaneServiceServer) ListCopies(*ListCopiesRequest, grpc.ServerStreamingServer[ListCopiesResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListCopies not implemented")
@@ -568,6 +588,24 @@ func _ControlPlaneService_CheckNode_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlPlaneService_CheckTerm_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckTermRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlPlaneServiceServer).CheckTerm(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlPlaneService_CheckTerm_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlPlaneServiceServer).CheckTerm(ctx, req.(*CheckTermRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ControlPlaneService_ListCopies_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ListCopiesRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -632,6 +670,10 @@ var ControlPlaneService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CheckNode",
 			Handler:    _ControlPlaneService_CheckNode_Handler,
+		},
+		{
+			MethodName: "CheckTerm",
+			Handler:    _ControlPlaneService_CheckTerm_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
