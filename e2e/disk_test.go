@@ -3,17 +3,7 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,7 +19,9 @@ const hangsOn = 5 * time.Second
 
 // Alone, for it asserts timing.
 func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {
-	mustTrace(t)
+	if err := rig.CanHangDisks(t); err != nil {
+		t.Skip(err)
+	}
 	c := product.Form(t, 3)
 	waitVoters(t, c, 3)
 	for _, n := range c.Nodes() {
@@ -42,12 +34,12 @@ func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 	}
 	first, others := c.Leader(), c.Followers()
 
-	disk, err := hangDisk(t, first.PID())
+	disk, err := first.HangDisk()
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := others[0].Status()
-	if before.Leader.Name != first.Name || syncs(first.PID()) {
+	if before.Leader.Name != first.Name || first.WaitsForDisk() {
 		t.Fatalf("before anything is written, %s leads instead of %s, or writes", before.Leader.Name, first.Name)
 	}
 	// Nothing hangs before something is written: this is written, and changes nothing.
@@ -60,7 +52,7 @@ func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 		close(written)
 	}()
 	rig.Wait(t, "a write of the leader to hang", 5*time.Second, func() error {
-		return rig.Want("whether "+first.Name+" waits for its disk", syncs(first.PID()), true)
+		return rig.Want("whether "+first.Name+" waits for its disk", first.WaitsForDisk(), true)
 	})
 	hung := time.Now()
 
@@ -106,10 +98,10 @@ func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 				return fmt.Errorf("%s: %w", n.Name, err)
 			}
 		}
-		return rig.Want("whether "+first.Name+" waits for its disk", syncs(first.PID()), true)
+		return rig.Want("whether "+first.Name+" waits for its disk", first.WaitsForDisk(), true)
 	})
 
-	disk.answer()
+	disk.Answer()
 	hang := time.Since(hung)
 	var after rig.Status
 	healed := rig.Wait(t, "all to be one cluster again", 30*time.Second, func() error {
@@ -157,121 +149,4 @@ func within(deadline time.Duration, done <-chan error) error {
 	case <-timer.C:
 		return fmt.Errorf("no answer after %s", deadline)
 	}
-}
-
-// disk is the disk of one process, which does not answer.
-type disk struct {
-	cancel context.CancelFunc
-	ended  chan struct{}
-}
-
-// errTrace is what strace says of itself, where it ended before it held the process.
-var errTrace = errors.New("strace")
-
-// hangDisk holds a process back wherever it waits for the disk to have what it wrote: strace stops the
-// thread as it enters the system call, for longer than the test lasts.
-func hangDisk(t *testing.T, pid int) (*disk, error) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	cmd := exec.CommandContext(ctx, "strace", "-f", "-qq", "-o", os.DevNull, "-p", strconv.Itoa(pid),
-		"-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:delay_enter="+fmt.Sprint((10*time.Minute).Microseconds()))
-	// On this one it detaches, and what it held back goes on.
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		cancel()
-		return nil, fmt.Errorf("%w: %w", errTrace, err)
-	}
-	d := &disk{cancel: cancel, ended: make(chan struct{})}
-	go func() {
-		defer close(d.ended)
-		_ = cmd.Wait() // what it said counts
-	}()
-	t.Cleanup(d.answer)
-	var failed error
-	rig.Wait(t, fmt.Sprintf("strace to hold process %d", pid), 10*time.Second, func() error {
-		select {
-		case <-d.ended:
-			failed = fmt.Errorf("%w: %s", errTrace, bytes.TrimSpace(said.Bytes()))
-			return nil
-		default:
-			return traced(pid, cmd.Process.Pid)
-		}
-	})
-	return d, failed
-}
-
-// answer lets the disk answer again.
-func (d *disk) answer() {
-	d.cancel()
-	<-d.ended
-}
-
-// mustTrace skips the test where there is no strace, or where it may not hold processes.
-func mustTrace(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("strace"); err != nil {
-		t.Skip("a disk is made to hang with strace, which is not installed: ", err)
-	}
-	trial := exec.CommandContext(t.Context(), "sleep", "60")
-	if err := trial.Start(); err != nil {
-		t.Fatal(err)
-	}
-	disk, err := hangDisk(t, trial.Process.Pid)
-	switch {
-	case err == nil:
-		disk.answer()
-	case strings.Contains(err.Error(), "ptrace"):
-		t.Skip("a disk is made to hang with strace, which may not hold processes here: ", err)
-	default:
-		t.Fatal(err)
-	}
-	if err := trial.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = trial.Wait() // it was killed
-}
-
-// traced returns nil where that tracer holds each thread of a process.
-func traced(pid, tracer int) error {
-	all, err := ofThreads(pid, "status")
-	if err != nil {
-		return err
-	}
-	for _, status := range all {
-		if !strings.Contains(status, fmt.Sprintf("\nTracerPid:\t%d\n", tracer)) {
-			return fmt.Errorf("process %d has a thread that is not traced", pid)
-		}
-	}
-	return nil
-}
-
-// syncs says whether a thread of a process is in one of the system calls that wait for the disk.
-func syncs(pid int) bool {
-	all, _ := ofThreads(pid, "syscall") // none where the process is gone, and that waits for nothing
-	return slices.ContainsFunc(all, func(call string) bool {
-		number, _, _ := strings.Cut(call, " ")
-		return number == strconv.Itoa(syscall.SYS_FDATASYNC) || number == strconv.Itoa(syscall.SYS_FSYNC)
-	})
-}
-
-// ofThreads returns what a file of /proc says of each thread of a process.
-func ofThreads(pid int, file string) ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", file))
-	if err != nil || len(paths) == 0 {
-		return nil, errors.Join(err, fmt.Errorf("process %d has no threads that /proc knows of", pid))
-	}
-	var all []string
-	for _, path := range paths {
-		raw, err := os.ReadFile(path)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-			continue // a thread that just ended
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, string(raw))
-	}
-	return all, nil
 }

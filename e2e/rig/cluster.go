@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,14 +71,14 @@ func (c *Cluster) form() {
 
 // Node returns a node that does not run yet, on the next address of the cluster's subnet.
 func (c *Cluster) Node(name string) *Node {
-	return c.NodeOn(name, Host{IP: c.Address(len(c.nodes) + 11)})
+	return c.NodeOn(name, Host{})
 }
 
 // NodeOn returns a node that does not run yet, on that host.
 func (c *Cluster) NodeOn(name string, host Host) *Node {
 	n := &Node{
-		Name: name, IP: host.IP, enter: host.enter, cluster: c, t: c.t,
-		DataDir: filepath.Join(c.dir, name), logPath: filepath.Join(c.dir, name+".log"),
+		Name: name, IP: cmp.Or(host.IP, c.Address(len(c.nodes)+11)), enter: host.enter, cluster: c, t: c.t,
+		DataDir: cmp.Or(host.DataDir, filepath.Join(c.dir, name)), logPath: filepath.Join(c.dir, name+".log"),
 	}
 	c.nodes = append(c.nodes, n)
 	return n

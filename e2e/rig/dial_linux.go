@@ -18,26 +18,38 @@ func (n *Node) Dial(ctx context.Context, address string) (net.Conn, error) {
 	if len(n.enter) == 0 {
 		return dialer.DialContext(ctx, "tcp", address)
 	}
-	// A socket belongs to the namespace of the thread that made it, and a dial to a literal address makes
-	// its socket on the caller's thread.
+	// A dial to a literal address makes its socket on the caller's thread.
+	var conn net.Conn
+	err := inNamespace(n.enter[len(n.enter)-1], func() (err error) {
+		conn, err = dialer.DialContext(ctx, "tcp", address)
+		return err
+	})
+	if err != nil && conn != nil {
+		err, conn = errors.Join(err, conn.Close()), nil
+	}
+	return conn, err
+}
+
+// inNamespace does something on a thread in a network namespace: what is opened there belongs to it.
+func inNamespace(name string, do func() error) error {
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("dial from the host of %s: %w", n.Name, err)
+		return fmt.Errorf("enter %s: %w", name, err)
 	}
 	defer home.Close()
-	if err := enter(filepath.Join("/run/netns", n.enter[len(n.enter)-1])); err != nil {
+	if err := enter(filepath.Join("/run/netns", name)); err != nil {
 		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("dial from the host of %s: %w", n.Name, err)
+		return fmt.Errorf("enter %s: %w", name, err)
 	}
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	err = do()
 	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
 		// The thread stays locked, so that it ends with its goroutine and nobody else gets it.
-		return nil, errors.Join(err, fmt.Errorf("come back from the host of %s: %w", n.Name, back))
+		return errors.Join(err, fmt.Errorf("come back from %s: %w", name, back))
 	}
 	runtime.UnlockOSThread()
-	return conn, err
+	return err
 }
 
 func enter(namespace string) error {

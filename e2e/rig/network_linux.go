@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +23,7 @@ type Network struct {
 	hosts  []Host
 	made   []string // the namespaces
 	cut    []string // the router's rules, as ip's words behind "rule add"
+	detour *detour  // of what is slowed; nil before the first is
 }
 
 // NewNetwork returns a network of that many hosts. It lasts as long as the test.
@@ -61,11 +63,10 @@ func (n *Network) Cut(group, other []*Node) {
 	var rules []string
 	for _, a := range group {
 		for _, b := range other {
-			rules = append(rules, "from "+a.IP+" to "+b.IP+" blackhole", "from "+b.IP+" to "+a.IP+" blackhole")
+			rules = append(rules, dropped(a, b), dropped(b, a))
 		}
 	}
-	n.rules("rule add ", rules)
-	n.cut = append(n.cut, rules...)
+	n.drop(rules)
 }
 
 // Heal undoes every cut.
@@ -75,8 +76,24 @@ func (n *Network) Heal() {
 	n.cut = nil
 }
 
+// drop adds those of the rules that are not there yet.
+func (n *Network) drop(rules []string) {
+	n.t.Helper()
+	rules = slices.DeleteFunc(rules, func(rule string) bool { return slices.Contains(n.cut, rule) })
+	n.rules("rule add ", rules)
+	n.cut = append(n.cut, rules...)
+}
+
+// dropped is the rule that drops what one node sends to another.
+func dropped(from, to *Node) string {
+	return cutRule + "from " + from.IP + " to " + to.IP + " blackhole"
+}
+
 func (n *Network) rules(verb string, rules []string) {
 	n.t.Helper()
+	if len(rules) == 0 {
+		return
+	}
 	n.must(ip(verb+strings.Join(rules, "\n"+verb), "-n", n.router, "-batch", "-"))
 }
 
@@ -124,14 +141,20 @@ func sweep(t T) {
 	}
 	for _, path := range left {
 		name := filepath.Base(path)
-		var pid int
-		if _, err := fmt.Sscanf(name, "wasmatrix-%d-", &pid); err != nil || syscall.Kill(pid, 0) != syscall.ESRCH {
+		if !orphaned(name) {
 			continue
 		}
 		if err := ip("", "netns", "delete", name); err != nil {
 			t.Logf("%v", err) // another process may sweep, too
 		}
 	}
+}
+
+// orphaned says whether something is named after a test process that is no more.
+func orphaned(name string) bool {
+	var pid int
+	_, err := fmt.Sscanf(name, "wasmatrix-%d-", &pid)
+	return err == nil && syscall.Kill(pid, 0) == syscall.ESRCH
 }
 
 // ip runs ip, and gives it these lines to read.

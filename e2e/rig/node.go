@@ -16,8 +16,9 @@ import (
 
 // Host is where a node runs, and the commands that ask it.
 type Host struct {
-	IP    string
-	enter []string // what comes before a command line to run it there; nothing for this machine itself
+	IP      string   // where it is empty, the next address of the cluster's subnet
+	DataDir string   // where it is empty, a directory of the cluster's
+	enter   []string // what comes before a command line to run it there; nothing for this machine itself
 }
 
 // Node is one node of a cluster: an address, a data directory, and a process when it runs.

@@ -7,9 +7,8 @@ func (n *Network) CutOneWay(from, to []*Node) {
 	var rules []string
 	for _, a := range from {
 		for _, b := range to {
-			rules = append(rules, "from "+a.IP+" to "+b.IP+" blackhole")
+			rules = append(rules, dropped(a, b))
 		}
 	}
-	n.rules("rule add ", rules)
-	n.cut = append(n.cut, rules...)
+	n.drop(rules)
 }
