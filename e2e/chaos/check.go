@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Violation is a promise that was not kept.
@@ -40,8 +39,8 @@ func (v Violation) same(other Violation) bool {
 }
 
 // Check returns the promises that were not kept, in the order of the looks that show it.
-func Check(history []Event, promised Promises) []Violation {
-	c := checker{promised: promised, instances: map[string]*instance{}, killed: map[string]time.Time{}, first: map[string]Gauges{}}
+func Check(history []Event) []Violation {
+	c := checker{instances: map[string]*instance{}, first: map[string]Gauges{}}
 	for _, e := range history {
 		c.take(e)
 	}
@@ -50,31 +49,23 @@ func Check(history []Event, promised Promises) []Violation {
 
 // checker is what is known at one moment of a history.
 type checker struct {
-	promised  Promises
 	instances map[string]*instance
-	killed    map[string]time.Time // by node: when it was last killed
-	moved     bool                 // drains or faults since the last look may have moved instances anywhere
-	changed   time.Time            // when a fault last began or ended
-	first     map[string]Gauges    // by node: at the first look
+	first     map[string]Gauges // by node: at the first look
 	round     int
 	found     []Violation
 }
 
 // instance is what is known of one.
 type instance struct {
-	policy  string
-	asked   time.Time
-	acked   bool
-	ending  bool   // somebody asked to stop it
-	ended   bool   // and was told that it is
-	node    string // where it was last
-	excused bool   // its node was killed, and that it outlives that is not promised
+	policy string
+	acked  bool
+	ending bool   // somebody asked to stop it
+	ended  bool   // and was told that it is
+	node   string // where it was last
 }
 
 // always says whether it must run.
-func (i *instance) always() bool {
-	return i.acked && i.policy == "always" && !i.ending && !i.excused
-}
+func (i *instance) always() bool { return i.acked && i.policy == "always" && !i.ending }
 
 func (c *checker) take(e Event) {
 	c.round = e.Round
@@ -84,58 +75,22 @@ func (c *checker) take(e Event) {
 	case Stop:
 		if i := c.instances[e.Instance]; i != nil {
 			i.ending = true
-			i.ended = i.ended || e.Phase == OK && c.holds(e)
+			i.ended = i.ended || e.Phase == OK
 		}
-	case Drain:
-		c.moved = true
-	case Struck:
-		if k := e.Fault.Kind; k == Kill || k == PowerLoss {
-			c.takeKill(e)
-		}
-		c.moved, c.changed = true, e.Time
-	case Undone:
-		c.changed = e.Time
 	case Looked:
 		c.look(e.Seen)
-		c.moved = false
+	default: // what happened to the cluster excuses nothing
 	}
 }
 
 func (c *checker) takeRun(e Event) {
 	i := c.instances[e.Instance]
 	if i == nil {
-		i = &instance{policy: e.Policy, asked: e.Time}
+		i = &instance{policy: e.Policy}
 		c.instances[e.Instance] = i
 	}
-	if e.Phase != OK {
-		return
-	}
-	i.acked, i.node, i.excused = true, e.Node, !c.holds(e)
-	if killed, ok := c.killed[e.Node]; ok && !c.promised.OutlivesKill && i.asked.Before(killed) {
-		i.excused = true // it may have been there before the kill
-	}
-}
-
-// unaware is how long a leader may go on as one that is none any more, or is about to be: its lease is
-// shorter, but what it began before it ends later.
-const unaware = 3 * time.Second
-
-// holds says whether what is acknowledged now is promised to hold.
-func (c *checker) holds(e Event) bool {
-	return c.promised.OutlivesCut || c.changed.IsZero() || e.Time.Sub(c.changed) > unaware
-}
-
-func (c *checker) takeKill(e Event) {
-	for _, node := range e.Nodes {
-		c.killed[node] = e.Time
-	}
-	if c.promised.OutlivesKill {
-		return
-	}
-	for _, i := range c.instances {
-		if c.moved || slices.Contains(e.Nodes, i.node) {
-			i.excused = i.excused || i.acked
-		}
+	if e.Phase == OK {
+		i.acked, i.node = true, e.Node
 	}
 }
 
@@ -189,7 +144,6 @@ func (c *checker) judge(id string, lists, runs []Row, pulses []string) {
 		c.violated(Double, id, "", "%s", evidence)
 	case i.always() && (len(runs) != 1 || runs[0].Status != "running" || len(lists) != 1 || len(pulses) != 1):
 		c.violated(Lost, id, i.node, "%s; it was last known on %s", evidence, i.node)
-	case !c.promised.ForgetsUnanswered && !i.acked && len(runs) == 0 && len(lists) == 1 && lists[0].Status == "starting":
 	case !slices.Equal(lists, runs):
 		c.violated(Untrue, id, "", "%s", evidence)
 	}

@@ -91,7 +91,7 @@ func honest() *story {
 func TestCheckAcceptsAnHonestHistory(t *testing.T) {
 	s := honest()
 	s.look()
-	want(t, Check(s.events, Everything))
+	want(t, Check(s.events))
 }
 
 func TestCheckFindsWhatIsPlanted(t *testing.T) {
@@ -136,7 +136,7 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 			s := honest()
 			test.plant(s)
 			s.look()
-			want(t, Check(s.events, Everything), test.want)
+			want(t, Check(s.events), test.want)
 		})
 	}
 }
@@ -147,44 +147,6 @@ func everyLists(s *story, row Row) {
 	}
 }
 
-func TestCheckExcusesWhatAKilledNodeRanOnlyWhereThatIsNotPromised(t *testing.T) {
-	s := honest()
-	s.run("on-killed", "n1", "always", OK)
-	s.add(Event{What: Run, Phase: Asked, Instance: "acked-late", Policy: "always"})
-	s.kill("n1")
-	s.add(Event{What: Run, Phase: OK, Instance: "acked-late", Policy: "always", Node: "n1"})
-	s.look()
-	want(t, Check(s.events, Everything), Lost, Lost)
-	want(t, Check(s.events, Promises{OutlivesCut: true}))
-
-	s = honest()
-	s.run("on-other", "n2", "always", OK)
-	s.kill("n1")
-	s.run("after", "n1", "always", OK)
-	s.look()
-	want(t, Check(s.events, Promises{OutlivesCut: true}), Lost, Lost)
-}
-
-func TestCheckExcusesWhatALeaderSaidThatWasBeingCutOffOnlyWhereThatIsNotPromised(t *testing.T) {
-	s := honest()
-	s.run("before", "n1", "always", OK)
-	s.add(Event{What: Struck, Fault: &Fault{Kind: CutLeader}, Nodes: []string{"n1"}})
-	s.run("during", "n1", "always", OK)
-	s.add(Event{What: Stop, Phase: OK, Instance: "maybe-running"})
-	s.run("after", "n1", "always", OK)
-	s.look()
-	want(t, Check(s.events, Everything), Lost, Lost, Lost, Resurrected)
-	want(t, Check(s.events, Promises{OutlivesKill: true}), Lost, Lost)
-}
-
-func TestCheckLetsAnUnansweredStartBeListedOnlyWhereItsEndIsNotPromised(t *testing.T) {
-	s := honest()
-	everyLists(s, Row{"maybe-not", "n1", "starting", 1})
-	s.look()
-	want(t, Check(s.events, Everything), Untrue)
-	want(t, Check(s.events, Promises{OutlivesKill: true, OutlivesCut: true}))
-}
-
 func TestCheckFindsGrowth(t *testing.T) {
 	s := honest()
 	s.look()
@@ -192,7 +154,7 @@ func TestCheckFindsGrowth(t *testing.T) {
 		later := &story{events: slices.Clone(s.events), seen: honest().seen}
 		later.change("n2", func(n *Seen) { n.Gauges = grown })
 		later.look()
-		want(t, Check(later.events, Everything), Growth)
+		want(t, Check(later.events), Growth)
 	}
 }
 
@@ -211,7 +173,7 @@ func TestHistoryIsReadAsItWasWritten(t *testing.T) {
 	if err != nil || len(read) != len(s.events) {
 		t.Fatalf("%d events of %d, %v", len(read), len(s.events), err)
 	}
-	want(t, Check(read, Everything))
+	want(t, Check(read))
 }
 
 func want(t *testing.T, found []Violation, promises ...string) {

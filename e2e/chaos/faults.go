@@ -16,6 +16,10 @@ var injectors = map[Kind]Injector{
 	CutLeader: cut{},
 	CutOneWay: cutOneWay{},
 	CutPairs:  cutPairs{},
+	Slow:      slow{},
+	FullDisk:  fullDisk{},
+	HangDisk:  hangDisk{},
+	ClockStep: clockStep{},
 }
 
 type kill struct{}
@@ -29,8 +33,9 @@ func (kill) Inject(n *nemesis, f Fault, nodes []*rig.Node) ([]*rig.Node, []step)
 	node.Kill()
 	n.down[node] = true
 	return []*rig.Node{node}, []step{{f.Lasts, func() {
-		node.Restart()
-		delete(n.down, node)
+		if !node.Runs() {
+			n.start(node)
+		}
 	}}}
 }
 

@@ -248,8 +248,13 @@ func (f *field) nonces(ctx context.Context, n *rig.Node, id string, since time.T
 			return nil, err
 		}
 		for _, e := range resp.GetEntries() {
+			if at := e.GetTime().AsTime(); at.Before(since) || at.After(time.Now()) {
+				// Older. Those before it are too, also where they were written by a clock that was ahead.
+				nonces = nil
+				continue
+			}
 			word := strings.Fields(string(e.GetLine()))
-			if len(word) == 3 && word[0] == "pulse" && e.GetTime().AsTime().After(since) && !slices.Contains(nonces, word[1]) {
+			if len(word) == 3 && word[0] == "pulse" && !slices.Contains(nonces, word[1]) {
 				nonces = append(nonces, word[1])
 			}
 		}

@@ -9,8 +9,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/e2e/rig"
 )
 
-// Injector carries out the faults of one kind. A slow link, a full disk, a disk that hangs or a clock that
-// jumps is one more of them, in [injectors].
+// Injector carries out the faults of one kind, by [injectors].
 type Injector interface {
 	// Inject makes the fault happen to these nodes, the first of them if the kind strikes one. It returns
 	// the nodes that it struck, none where there was nothing to strike, and the steps that undo it.
@@ -25,17 +24,17 @@ type step struct {
 
 // nemesis carries out a plan, one thing after the other.
 type nemesis struct {
+	means
+
 	field *field
-	wires wires // nil where no network can be cut
 	// Nodes whose processes do not run, or not on.
 	down map[*rig.Node]bool
+	// Nodes that a fault of these kinds is upon.
+	struck map[Kind]map[*rig.Node]bool
 }
 
-// wires is a network that can be cut. What is cut stays so until Heal.
-type wires interface {
-	Cut(group, other []*rig.Node)
-	CutOneWay(from, to []*rig.Node)
-	Heal()
+func newNemesis(f *field, m means) *nemesis {
+	return &nemesis{means: m, field: f, down: map[*rig.Node]bool{}, struck: map[Kind]map[*rig.Node]bool{Slow: {}, FullDisk: {}, HangDisk: {}, ClockStep: {}}}
 }
 
 // due is a step with its time, and the event that tells of it.
@@ -119,6 +118,20 @@ func (n *nemesis) free(nodes []*rig.Node) *rig.Node {
 		}
 	}
 	return nil
+}
+
+// fresh returns the first of these nodes that runs on and that no fault of that kind is upon, or nil.
+func (n *nemesis) fresh(kind Kind, nodes []*rig.Node) *rig.Node {
+	return n.free(slices.DeleteFunc(slices.Clone(nodes), func(node *rig.Node) bool { return n.struck[kind][node] }))
+}
+
+// start starts a node that was killed, unless its disk is full: then that is done when there is room.
+func (n *nemesis) start(node *rig.Node) {
+	if n.struck[FullDisk][node] {
+		return
+	}
+	node.Restart()
+	delete(n.down, node)
 }
 
 // others returns the nodes that are not among these.

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/wasmatrix/wasmatrix/e2e/rig"
 )
 
 // Shape is how large a storm is.
@@ -41,6 +43,10 @@ type Fault struct {
 	Starts []time.Duration `json:"starts,omitempty"`
 	// Of a cut of pairs.
 	Pairs [][2]int `json:"pairs,omitempty"`
+	// Of a slow link.
+	Weather rig.Weather `json:"weather,omitzero"`
+	// Of a clock: whole seconds that it is ahead or, below nothing, behind.
+	Step time.Duration `json:"step,omitempty"`
 }
 
 // String returns the fault in short.
@@ -53,6 +59,13 @@ func (f Fault) String() string {
 		who = "the leader"
 	case f.Inward:
 		who += " inward"
+	}
+	switch f.Kind {
+	case Slow:
+		who += fmt.Sprintf(" by %s and %d %% lost", f.Weather.Delay.Round(time.Millisecond), f.Weather.Lost)
+	case ClockStep:
+		who += fmt.Sprintf(" by %s", f.Step)
+	default:
 	}
 	return fmt.Sprintf("%s of %s at %s for %s", f.Kind, who, f.At.Round(time.Millisecond), f.Lasts.Round(time.Millisecond))
 }
@@ -71,6 +84,9 @@ func Plan(seed uint64, s Shape) []Round {
 	}
 	return rounds
 }
+
+// slowest is how long a packet on a slow link is under way, in either direction.
+const slowest = 200 * time.Millisecond
 
 // planner draws the faults of one round.
 type planner struct {
@@ -129,6 +145,16 @@ func (p planner) fault(kind Kind) Fault {
 		f.Nodes = order[:1]
 	default:
 		f.Nodes, f.Leader = order, p.IntN(3) == 0
+	}
+	switch kind {
+	case Slow:
+		f.Weather = rig.Weather{Delay: p.between(20*time.Millisecond, slowest), Lost: 1 + p.IntN(10), Doubled: p.IntN(5), HeldUp: p.IntN(10), Seed: p.Uint64()}
+	case ClockStep:
+		f.Step = time.Second * time.Duration(1+p.IntN(1<<p.IntN(13))) // an hour at most, and mostly far less
+		if p.IntN(2) == 0 {
+			f.Step = -f.Step
+		}
+	default:
 	}
 	return f
 }

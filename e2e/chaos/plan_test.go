@@ -13,7 +13,7 @@ func TestPlanIsAFunctionOfItsSeed(t *testing.T) {
 		seed := rapid.Uint64().Draw(t, "seed")
 		s := Shape{
 			Nodes: rapid.IntRange(2, 7).Draw(t, "nodes"), Rounds: rapid.IntRange(1, 20).Draw(t, "rounds"),
-			Strike: 20 * time.Second, LongestPause: time.Minute, Faults: Everything.Faults,
+			Strike: 20 * time.Second, LongestPause: time.Minute, Faults: Faults,
 		}
 		plan := Plan(seed, s)
 		if !reflect.DeepEqual(plan, Plan(seed, s)) {
@@ -31,7 +31,7 @@ func TestPlanIsAFunctionOfItsSeed(t *testing.T) {
 }
 
 func TestEachKindOfFaultLeadsARoundInTurn(t *testing.T) {
-	s := Shape{Nodes: 5, Rounds: len(Everything.Faults), Strike: time.Second, LongestPause: time.Second, Faults: Everything.Faults}
+	s := Shape{Nodes: 5, Rounds: len(Faults), Strike: time.Second, LongestPause: time.Second, Faults: Faults}
 	led := map[Kind]bool{}
 	for _, r := range Plan(1, s) {
 		for _, f := range r.Faults {
@@ -64,6 +64,12 @@ func checkRound(t *rapid.T, s Shape, r Round) {
 		}
 		if f.At < 0 || f.Lasts < 0 || f.At+f.Lasts > s.Strike+s.LongestPause {
 			t.Fatalf("%s in a round of %s", f, s.Strike)
+		}
+		if (f.Kind == Slow) != (f.Weather.Delay > 0 && f.Weather.Delay <= slowest && f.Weather.Lost > 0) {
+			t.Fatalf("%s in weather %+v", f, f.Weather)
+		}
+		if (f.Kind == ClockStep) != (f.Step != 0) || f.Step%time.Second != 0 {
+			t.Fatalf("%s steps by %s", f, f.Step)
 		}
 		for _, n := range f.Nodes {
 			if n < 0 || n >= s.Nodes {

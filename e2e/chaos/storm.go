@@ -17,10 +17,9 @@ const pollEvery = 250 * time.Millisecond
 
 // Storm is one run: a cluster, a load, and a nemesis with a plan.
 type Storm struct {
-	Seed     uint64
-	Shape    Shape
-	Promises Promises
-	Product  rig.Product
+	Seed    uint64
+	Shape   Shape
+	Product rig.Product
 	// The guest that the clients run.
 	Module  string
 	Clients int
@@ -50,16 +49,24 @@ func (s Storm) Run(ctx context.Context, t rig.T) {
 			t.Errorf("%v", err)
 		}
 	})
-	cluster, network := s.form(keeper{t, s.Dir})
+	means, hosts := newMeans(t, s.Shape.Nodes, s.Shape.Faults, s.Dir)
+	s.Shape.Faults = slices.DeleteFunc(slices.Clone(s.Shape.Faults), func(k Kind) bool {
+		if why := means.lacking[k]; why != nil {
+			t.Logf("without %s: %v", k, why)
+			return true
+		}
+		return false
+	})
+	if len(s.Shape.Faults) == 0 {
+		t.Fatal("there is no fault left that can be carried out here")
+	}
+	cluster := s.Product.FormOn(keeper{t, s.Dir}, hosts)
 	f, err := newField(t, cluster.Nodes(), history)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if network == nil {
-		s.Shape.Faults = slices.DeleteFunc(slices.Clone(s.Shape.Faults), Kind.cuts)
-	}
 	r := &run{
-		Storm: s, field: f, nemesis: &nemesis{field: f, wires: network, down: map[*rig.Node]bool{}},
+		Storm: s, field: f, nemesis: newNemesis(f, means),
 		load: newLoad(f, s.Seed, s.Module, s.Clients, s.CommandTimeout),
 	}
 	if err := r.formed(ctx); err != nil {
@@ -78,17 +85,6 @@ func (s Storm) Run(ctx context.Context, t rig.T) {
 		}
 	}
 	t.Logf("%s", summary(history.Events()))
-}
-
-// form starts the cluster on a network that can be cut or, where that is not allowed, on loopback.
-func (s Storm) form(t rig.T) (*rig.Cluster, wires) {
-	t.Helper()
-	network, hosts, err := newWires(t, s.Shape.Nodes)
-	if err != nil {
-		t.Logf("without faults of the network: %v", err)
-		return s.Product.Form(t, s.Shape.Nodes), nil
-	}
-	return s.Product.FormOn(t, hosts), network
 }
 
 // keeper keeps what a cluster writes where it can be read after the test.
@@ -188,7 +184,7 @@ func (r *run) settled(ctx context.Context, round int) ([]Violation, error) {
 		seen, err := r.field.look(ctx, watched(r.field.history.Events()), r.Watch)
 		if err == nil {
 			look := Event{Time: time.Now(), Round: round, What: Looked, Seen: seen}
-			found := slices.DeleteFunc(Check(append(r.field.history.Events(), look), r.Promises), func(v Violation) bool {
+			found := slices.DeleteFunc(Check(append(r.field.history.Events(), look)), func(v Violation) bool {
 				return v.Round != round || slices.ContainsFunc(r.found, v.same)
 			})
 			if len(found) == 0 || time.Now().After(end) {

@@ -18,7 +18,6 @@ var (
 	seed   = flag.Uint64("chaos.seed", 0, "the seed of the storm; 0 draws one")
 	rounds = flag.Int("chaos.rounds", 0, "how many rounds the long storm has; 0 leaves it out")
 	nodes  = flag.Int("chaos.nodes", 5, "how many nodes the long storm has")
-	demand = flag.String("chaos.demand", "everything", "what the long storm holds the product to: everything, tested (what make test does) or today")
 	only   = flag.String("chaos.faults", "", "these kinds of faults only, with commas")
 	goOn   = flag.Bool("chaos.on", false, "go on after a violation")
 	keep   = flag.Bool("chaos.keep", false, "keep history, logs and data of a storm that found nothing, too")
@@ -29,8 +28,8 @@ func TestAShortStormLeavesNothingLostOrDouble(t *testing.T) {
 		t.Skip("the long storm was asked for")
 	}
 	storm(t, Storm{
-		Shape:    Shape{Nodes: 3, Rounds: 3, Strike: 8 * time.Second, LongestPause: 6 * time.Second, Faults: Demanded.Faults},
-		Promises: Demanded, Clients: 3, CommandTimeout: 5 * time.Second, Aftermath: time.Second,
+		Shape:   Shape{Nodes: 3, Rounds: 3, Strike: 8 * time.Second, LongestPause: 6 * time.Second, Faults: Faults},
+		Clients: 3, CommandTimeout: 5 * time.Second, Aftermath: time.Second,
 		FormsWithin: 30 * time.Second, SettlesWithin: 20 * time.Second, Watch: 2 * time.Second,
 	})
 }
@@ -40,22 +39,19 @@ func TestALongStormLeavesNothingLostOrDouble(t *testing.T) {
 	if *rounds == 0 {
 		t.Skip("it takes -chaos.rounds")
 	}
-	promises, known := map[string]Promises{"everything": Everything, "tested": Demanded, "today": Today}[*demand]
-	if !known {
-		t.Fatalf("-chaos.demand %q: want everything, tested or today", *demand)
-	}
+	faults := Faults
 	if *only != "" {
-		promises.Faults = nil
+		faults = nil
 		for kind := range strings.SplitSeq(*only, ",") {
 			if injectors[Kind(kind)] == nil {
 				t.Fatalf("-chaos.faults: there is no %q", kind)
 			}
-			promises.Faults = append(promises.Faults, Kind(kind))
+			faults = append(faults, Kind(kind))
 		}
 	}
 	storm(t, Storm{
-		Shape:    Shape{Nodes: *nodes, Rounds: *rounds, Strike: 30 * time.Second, LongestPause: time.Minute, Faults: promises.Faults},
-		Promises: promises, Clients: 4, CommandTimeout: 10 * time.Second, Aftermath: 5 * time.Second,
+		Shape:   Shape{Nodes: *nodes, Rounds: *rounds, Strike: 30 * time.Second, LongestPause: time.Minute, Faults: faults},
+		Clients: 4, CommandTimeout: 10 * time.Second, Aftermath: 5 * time.Second,
 		FormsWithin: 2 * time.Minute, SettlesWithin: time.Minute, Watch: 4 * time.Second,
 	})
 }

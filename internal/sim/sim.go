@@ -183,7 +183,7 @@ func (s *Sim) judge(ctx context.Context, round int) ([]chaos.Violation, error) {
 		return nil, err
 	}
 	look := chaos.Event{Time: time.Now(), Round: round, What: chaos.Looked, Seen: seen}
-	return slices.DeleteFunc(chaos.Check(append(s.history.Events(), look), chaos.Everything), func(v chaos.Violation) bool {
+	return slices.DeleteFunc(chaos.Check(append(s.history.Events(), look)), func(v chaos.Violation) bool {
 		return v.Round != round
 	}), nil
 }

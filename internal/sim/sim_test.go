@@ -25,11 +25,16 @@ var (
 	logs = flag.Bool("sim.log", false, "show what the nodes log, and what they are asked")
 )
 
+// faults are those that are simulated. Seeds rely on their order.
+var faults = []chaos.Kind{
+	chaos.CutHalves, chaos.CutOne, chaos.CutLeader, chaos.CutOneWay, chaos.CutPairs, chaos.Kill, chaos.Pause, chaos.PowerLoss,
+}
+
 // shapeOf is what a seed makes of a schedule beside its faults.
 func shapeOf(seed uint64) chaos.Shape {
 	random := rand.New(rand.NewPCG(seed, 0x5a9e))
 	return chaos.Shape{
-		Nodes: 3 + random.IntN(3), Rounds: 2, Strike: 12 * time.Second, LongestPause: 20 * time.Second, Faults: chaos.Everything.Faults,
+		Nodes: 3 + random.IntN(3), Rounds: 2, Strike: 12 * time.Second, LongestPause: 20 * time.Second, Faults: faults,
 	}
 }
 
