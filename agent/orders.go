@@ -262,7 +262,11 @@ func (a *Agent) stopAll(req *pb.NodeAgentServiceStopInstanceRequest) ([]admissio
 	if err == nil {
 		for n, id := range req.GetInstanceIds() {
 			if n < len(req.GetGenerations()) {
-				a.refuseLocked(id, req.GetGenerations()[n])
+				generation := req.GetGenerations()[n]
+				a.refuseLocked(id, generation)
+				if req.GetMoved() && a.cameBackLocked(id, generation) {
+					continue
+				}
 			}
 			if ad := a.stopLocked(id, req.GetMoved()); ad != (admission{}) {
 				known = append(known, ad)
@@ -283,6 +287,12 @@ func (a *Agent) refuseLocked(id string, generation uint64) {
 		return
 	}
 	a.facts.refuse(id, generation)
+}
+
+// cameBackLocked says whether an instance has moved back here since the generation that is to be forgotten.
+func (a *Agent) cameBackLocked(id string, generation uint64) bool {
+	i := a.live[id]
+	return i != nil && i.generation > generation || a.facts.get(id).GetGeneration() > generation
 }
 
 func (a *Agent) stopLocked(id string, moved bool) admission {

@@ -293,6 +293,15 @@ func TestMovedInstanceIsForgottenAndComesBackOnlyInALaterGeneration(t *testing.T
 		if rec := resp.GetInstances()[0]; rec.GetRestarts() != 7 || !rec.GetCreatedAt().AsTime().Equal(fixedTime.AsTime()) || rec.GetGeneration() != 2 {
 			t.Fatalf("what moved lost its past: %v", rec)
 		}
+		late, err := h.client.StopInstance(t.Context(), &pb.NodeAgentServiceStopInstanceRequest{
+			Fence: fence, InstanceIds: []string{id}, Generations: []uint64{1}, Moved: true,
+		})
+		if err != nil || len(late.GetInstances()) > 0 {
+			t.Fatalf("a late order to forget its earlier generation is answered with %v, %v", late, err)
+		}
+		if rec := h.query(id); rec.GetStatus() != isRunning {
+			t.Fatalf("after a late order to forget its earlier generation it is %v", rec)
+		}
 	}
 }
 

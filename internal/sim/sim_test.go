@@ -131,6 +131,7 @@ func TestSeedsThatFoundSomething(t *testing.T) {
 		{1145, "all lost their power amid a move; the old place came back first and was stopped, then the new one with a higher generation"},
 		{5107, "a start that was not answered had been carried out on the far side of a cut, and came back after the stop"},
 		{9097, "the same, on a node that was declared lost: what ran elsewhere by then was started once more"},
+		{8548169, "what had been moved off a node and back was stopped there, as a double of the first move"},
 	} {
 		t.Run(fmt.Sprint("seed ", s.seed), func(t *testing.T) {
 			check(t, s.seed)

@@ -288,7 +288,8 @@ type NodeAgentServiceStopInstanceRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Fence       *Fence                 `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
 	InstanceIds []string               `protobuf:"bytes,2,rep,name=instance_ids,json=instanceIds,proto3" json:"instance_ids,omitempty"`
-	// The instances moved away: forget their records once they have ended.
+	// The instances moved away: forget their records once they have ended. One that has come back in a later generation
+	// stays.
 	Moved bool `protobuf:"varint,3,opt,name=moved,proto3" json:"moved,omitempty"`
 	// Of each id the generation that is to end: an order to start it that is still on its way is refused when it
 	// arrives. Empty where none can be.
