@@ -67,13 +67,14 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 	return resp, nil
 }
 
-// giveUp ends what an order started that can't be kept: nobody was told that it runs.
+// giveUp ends what an order started that can't be kept: nobody was told that it runs, unless it was vouched for since.
 func (a *Agent) giveUp(admitted []admission) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, ad := range admitted {
-		if ad.instance != nil && ad.fresh && a.live[ad.instance.id] == ad.instance {
-			a.stopLocked(ad.instance.id, true)
+		if i := ad.instance; i != nil && ad.fresh && a.live[i.id] == i && !i.vouched {
+			i.givenUp = true
+			a.stopLocked(i.id, true)
 		}
 	}
 }

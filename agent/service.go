@@ -33,11 +33,15 @@ func (s *agentService) StopInstance(ctx context.Context, req *pb.NodeAgentServic
 
 // QueryInstance implements the RPC of that name.
 func (s *agentService) QueryInstance(ctx context.Context, req *pb.NodeAgentServiceQueryInstanceRequest) (*pb.NodeAgentServiceQueryInstanceResponse, error) {
+	if len(req.GetInstanceIds()) > 0 {
+		sure, err := s.agent.vouchFor(ctx, req.GetFence(), req.GetInstanceIds())
+		return &pb.NodeAgentServiceQueryInstanceResponse{Instances: sure, Vouched: true}, err
+	}
 	rec := s.agent.facts.get(req.GetInstanceId())
 	if rec == nil {
 		return nil, s.agent.notFound(req.GetInstanceId())
 	}
-	if req.GetFence() != nil {
+	if req.GetFence() != nil { // of a leader of an older version
 		if err := s.agent.witnessed(ctx, req.GetFence()); err != nil {
 			return nil, err
 		}

@@ -57,6 +57,8 @@ type instance struct {
 
 	resumes bool // it is of an earlier life of the agent
 	moved   bool // forget the record at the end; guarded by Agent.mu
+	givenUp bool // it ends because it can't be kept; guarded by Agent.mu
+	vouched bool // a leader builds on it, so it is not given up; guarded by Agent.mu
 	held    bool // it waits for the leader's word before it runs again; guarded by contact.mu
 	// How often contact had run out when the leader's last word on it came; guarded by contact.mu.
 	heard uint64

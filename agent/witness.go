@@ -28,6 +28,35 @@ func (a *Agent) witnessed(ctx context.Context, order *pb.Fence) error {
 	}
 }
 
+// vouchFor returns the records of instances that a leader is about to build on: to acknowledge them, or to end what runs of
+// them elsewhere. It knows them from reports, which the disk is not waited for: what an order has just started is given up again
+// where it can't be kept. What is returned live is not given up any more.
+func (a *Agent) vouchFor(ctx context.Context, order *pb.Fence, ids []string) ([]*pb.Instance, error) {
+	if err := a.durable(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.witnessed(ctx, order); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	known := make([]*pb.Instance, 0, len(ids))
+	for _, id := range ids {
+		rec := a.facts.get(id)
+		if rec == nil {
+			continue
+		}
+		if i := a.live[id]; i != nil {
+			if i.givenUp {
+				continue // as good as gone
+			}
+			i.vouched = true
+		}
+		known = append(known, rec)
+	}
+	return known, nil
+}
+
 // whoKnows counts the voters that know all up to seq: who gave the order, this node, and those whose
 // acknowledgement has come. The channels are closed when there may be more.
 func (r *reports) whoKnows(seq uint64, order *pb.Fence) (know int, heard []<-chan struct{}) {

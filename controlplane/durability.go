@@ -2,11 +2,13 @@ package controlplane
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/wasmatrix/wasmatrix/cluster"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
@@ -22,39 +24,70 @@ const confirmTimeout = 3 * time.Second
 // confirm waits until most voters have records that were there already, before they are acknowledged: an earlier
 // leader may have gone before they had. Of a node that can't be asked, what this leader has is what there is.
 func (s *Server) confirm(ctx context.Context, l *lead, known []*pb.Instance) error {
-	ofNode := map[string]string{} // node id → the id of any of its instances
+	ofNode := map[string][]*pb.Instance{}
 	for _, i := range known {
-		ofNode[i.GetNodeId()] = i.GetInstanceId()
+		ofNode[i.GetNodeId()] = append(ofNode[i.GetNodeId()], i)
 	}
 	var g errgroup.Group
-	for nodeID, id := range ofNode {
-		m, ok := s.member(nodeID)
-		if !ok || !reachable(m) {
-			continue
+	for nodeID, some := range ofNode {
+		if m, ok := s.member(nodeID); ok && reachable(m) {
+			g.Go(func() error { return s.confirmOn(ctx, l, m, some) })
 		}
-		g.Go(func() error {
-			agent, err := s.agent(m)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
-			defer cancel()
-			_, err = agent.QueryInstance(ctx, &pb.NodeAgentServiceQueryInstanceRequest{InstanceId: id, Fence: s.fenceFor(l, nodeID)})
-			if err == nil || rpc.CodeOf(err) == rpc.InstanceNotFound { // it has gone on since
-				return nil
-			}
-			e := rpc.FromError(err)
-			if ctx.Err() != nil {
-				e.Code = rpc.CommunicationFailure
-			}
-			return rpc.Errorf(e.Code, "instance %s on node %s: %s", id, m.Name, e.Message)
-		})
 	}
 	err := g.Wait()
 	if err != nil && l.ctx.Err() != nil { // cut short by the end of the leadership
 		return s.notLeading()
 	}
 	return err
+}
+
+func (s *Server) confirmOn(ctx context.Context, l *lead, m cluster.Member, known []*pb.Instance) error {
+	sure, err := s.vouchedFor(ctx, l, m, known)
+	if err != nil {
+		return err
+	}
+	for _, i := range known {
+		if !slices.Contains(sure, i) && s.view.holds(i) {
+			return rpc.Errorf(rpc.CommunicationFailure, "%s was given up on node %s just now; try again", describe([]*pb.Instance{i}), m.Name)
+		}
+	}
+	return nil
+}
+
+// vouchedFor returns those records that their agent stands by: they, or later ones of those instances, are on its disk and
+// known to most voters.
+func (s *Server) vouchedFor(ctx context.Context, l *lead, m cluster.Member, known []*pb.Instance) (sure []*pb.Instance, err error) {
+	agent, err := s.agent(m)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	req := &pb.NodeAgentServiceQueryInstanceRequest{InstanceId: known[0].GetInstanceId(), Fence: s.fenceFor(l, m.NodeID)}
+	for _, i := range known {
+		req.InstanceIds = append(req.InstanceIds, i.GetInstanceId())
+	}
+	resp, err := agent.QueryInstance(ctx, req)
+	if rpc.CodeOf(err) == rpc.InstanceNotFound || err == nil && !resp.GetVouched() { // an older agent, which looks at no more than one
+		return known, nil
+	}
+	if err != nil {
+		e := rpc.FromError(err)
+		if ctx.Err() != nil {
+			e.Code = rpc.CommunicationFailure
+		}
+		return nil, rpc.Errorf(e.Code, "%s on node %s: %s", describe(known), m.Name, e.Message)
+	}
+	generations := map[string]uint64{}
+	for _, i := range resp.GetInstances() {
+		generations[i.GetInstanceId()] = i.GetGeneration()
+	}
+	for _, i := range known {
+		if generation, ok := generations[i.GetInstanceId()]; ok && generation >= i.GetGeneration() {
+			sure = append(sure, i)
+		}
+	}
+	return sure, nil
 }
 
 // leadsStill asks most voters whether they are in this leader's term, before what they know is acknowledged. A leader that

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -401,48 +400,6 @@ func (s *Server) pullFrom(ctx context.Context, fence *pb.Fence, m cluster.Member
 // passes the cause of an unavailable peer on as text only.
 func refusedConnection(err error) bool {
 	return status.Code(err) == codes.Unavailable && strings.Contains(err.Error(), "connection refused")
-}
-
-// stopDoubles stops instances that run with better right elsewhere, as long as this node leads.
-func (s *Server) stopDoubles(l *lead) {
-	if l.waitRecovered(l.ctx) != nil { // before, the better right may be still unknown
-		return
-	}
-	for {
-		doubles, changed := s.view.doubled()
-		byNode := map[string][]*pb.Instance{}
-		for _, i := range doubles {
-			byNode[i.GetNodeId()] = append(byNode[i.GetNodeId()], i)
-		}
-		for _, nodeID := range slices.Sorted(maps.Keys(byNode)) {
-			s.stopDoublesOn(l, nodeID, byNode[nodeID])
-		}
-		var again <-chan time.Time
-		if len(doubles) > 0 { // some may have failed: look again, but not at once
-			changed, again = nil, time.After(time.Second)
-		}
-		select {
-		case <-changed:
-		case <-again:
-		case <-l.ctx.Done():
-			return
-		}
-	}
-}
-
-func (s *Server) stopDoublesOn(l *lead, nodeID string, doubles []*pb.Instance) {
-	m, ok := s.member(nodeID)
-	if !ok || !reachable(m) {
-		return // it is told when it is back
-	}
-	if _, err := s.orderStop(l.ctx, l, m, doubles, true); err != nil {
-		s.cfg.Log.Warn("an instance that runs elsewhere by now could not be stopped; trying again", "node", m.Name, "err", err)
-		return
-	}
-	for _, i := range doubles {
-		s.view.settled(i)
-		s.cfg.Log.Info("stopped an instance that runs elsewhere by now", "instance_id", i.GetInstanceId(), "node", m.Name)
-	}
 }
 
 // watchMembers turns changes of membership into events and metadata, as long as this node leads.

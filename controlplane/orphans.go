@@ -36,6 +36,7 @@ func (v *view) setEpochs(nodes []*pb.Node, reports func(nodeID string) bool) {
 				v.orphanLocked(i)
 			default:
 				v.index.Remove(i.GetInstanceId(), id)
+				v.outliveLocked(i)
 			}
 		}
 		if !current {

@@ -70,7 +70,7 @@ func (v *view) replace(nodeID string, at position, all []*pb.Instance) {
 	if known := v.nodes[nodeID]; known.BootID == at.BootID && known.Seq > at.Seq {
 		return
 	}
-	v.index.RemoveNode(nodeID)
+	gone := v.index.RemoveNode(nodeID)
 	v.forgetDoublesLocked(nodeID)
 	maps.DeleteFunc(v.behind, func(_ string, i *pb.Instance) bool { return i.GetNodeId() == nodeID })
 	v.nodes[nodeID] = at
@@ -80,6 +80,9 @@ func (v *view) replace(nodeID string, at position, all []*pb.Instance) {
 	v.catchUpLocked(nodeID, at)
 	for id := range v.behind {
 		v.comeBackLocked(id)
+	}
+	for _, i := range gone {
+		v.outliveLocked(i)
 	}
 }
 
@@ -114,12 +117,14 @@ func (v *view) advance(nodeID string, after uint64, at position, changed []*pb.I
 		v.putLocked(i)
 	}
 	for _, id := range removed {
+		gone := v.index.Get(id)
 		v.index.Remove(id, nodeID)
 		delete(v.doubles, nodeID+"/"+id)
 		if v.behind[id].GetNodeId() == nodeID {
 			delete(v.behind, id)
 		}
 		v.comeBackLocked(id)
+		v.outliveLocked(gone)
 	}
 	v.nodes[nodeID] = at
 	v.catchUpLocked(nodeID, at)
@@ -348,6 +353,26 @@ func (v *view) comeBackLocked(id string) {
 		delete(v.behind, id)
 		v.putLocked(old)
 	}
+}
+
+// outliveLocked makes a double the instance's record, once what ran with better right is gone: it was started, and given up
+// again.
+func (v *view) outliveLocked(gone *pb.Instance) {
+	if len(v.doubles) == 0 || !fact.Live(gone.GetStatus()) || v.index.Get(gone.GetInstanceId()) != nil {
+		return
+	}
+	for key, double := range v.doubles {
+		if double.GetInstanceId() == gone.GetInstanceId() {
+			delete(v.doubles, key)
+			v.putLocked(double)
+		}
+	}
+}
+
+// holds says whether a record is still what is known of its instance, or of its node's part in it.
+func (v *view) holds(i *pb.Instance) bool {
+	now := v.get(i.GetInstanceId())
+	return now != nil && now.GetNodeId() == i.GetNodeId() && now.GetGeneration() == i.GetGeneration() && fact.Live(now.GetStatus())
 }
 
 // release takes back the reservation of an instance on a node, unless a true record has replaced it. What

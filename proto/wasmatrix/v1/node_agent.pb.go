@@ -414,9 +414,11 @@ func (x *NodeAgentServiceStopInstanceResponse) GetInstances() []*Instance {
 type NodeAgentServiceQueryInstanceRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	InstanceId string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// Set by a leader that is about to acknowledge what it knows already: the answer waits until most voters know
-	// all that happened here.
-	Fence         *Fence `protobuf:"bytes,2,opt,name=fence,proto3" json:"fence,omitempty"`
+	// Set by a leader that is about to build on what it knows already: the answer waits until all that happened here is
+	// on disk and known to most voters.
+	Fence *Fence `protobuf:"bytes,2,opt,name=fence,proto3" json:"fence,omitempty"`
+	// With a fence: what the leader builds on. What of it is live in the answer is not given up any more for want of a disk.
+	InstanceIds   []string `protobuf:"bytes,3,rep,name=instance_ids,json=instanceIds,proto3" json:"instance_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -465,9 +467,20 @@ func (x *NodeAgentServiceQueryInstanceRequest) GetFence() *Fence {
 	return nil
 }
 
+func (x *NodeAgentServiceQueryInstanceRequest) GetInstanceIds() []string {
+	if x != nil {
+		return x.InstanceIds
+	}
+	return nil
+}
+
 type NodeAgentServiceQueryInstanceResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Instance      *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Instance *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// The records of instance_ids; unknown ones are left out.
+	Instances []*Instance `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
+	// Set where instance_ids were looked at: an older agent knows nothing of them.
+	Vouched       bool `protobuf:"varint,3,opt,name=vouched,proto3" json:"vouched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -507,6 +520,20 @@ func (x *NodeAgentServiceQueryInstanceResponse) GetInstance() *Instance {
 		return x.Instance
 	}
 	return nil
+}
+
+func (x *NodeAgentServiceQueryInstanceResponse) GetInstances() []*Instance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *NodeAgentServiceQueryInstanceResponse) GetVouched() bool {
+	if x != nil {
+		return x.Vouched
+	}
+	return false
 }
 
 type NodeAgentServiceListInstancesRequest struct {
@@ -796,13 +823,16 @@ const file_wasmatrix_v1_node_agent_proto_rawDesc = "" +
 	"\vgenerations\x18\x04 \x03(\x04R\vgenerations\x12\x12\n" +
 	"\x04hold\x18\x05 \x01(\bR\x04hold\"\\\n" +
 	"$NodeAgentServiceStopInstanceResponse\x124\n" +
-	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\"r\n" +
+	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\"\x95\x01\n" +
 	"$NodeAgentServiceQueryInstanceRequest\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12)\n" +
-	"\x05fence\x18\x02 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\"[\n" +
+	"\x05fence\x18\x02 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12!\n" +
+	"\finstance_ids\x18\x03 \x03(\tR\vinstanceIds\"\xab\x01\n" +
 	"%NodeAgentServiceQueryInstanceResponse\x122\n" +
-	"\binstance\x18\x01 \x01(\v2\x16.wasmatrix.v1.InstanceR\binstance\"\x8e\x01\n" +
+	"\binstance\x18\x01 \x01(\v2\x16.wasmatrix.v1.InstanceR\binstance\x124\n" +
+	"\tinstances\x18\x02 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x12\x18\n" +
+	"\avouched\x18\x03 \x01(\bR\avouched\"\x8e\x01\n" +
 	"$NodeAgentServiceListInstancesRequest\x12)\n" +
 	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12 \n" +
 	"\fhave_boot_id\x18\x02 \x01(\tR\n" +
@@ -876,25 +906,26 @@ var file_wasmatrix_v1_node_agent_proto_depIdxs = []int32{
 	14, // 8: wasmatrix.v1.NodeAgentServiceStopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
 	12, // 9: wasmatrix.v1.NodeAgentServiceQueryInstanceRequest.fence:type_name -> wasmatrix.v1.Fence
 	14, // 10: wasmatrix.v1.NodeAgentServiceQueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
-	12, // 11: wasmatrix.v1.NodeAgentServiceListInstancesRequest.fence:type_name -> wasmatrix.v1.Fence
-	14, // 12: wasmatrix.v1.NodeAgentServiceListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
-	16, // 13: wasmatrix.v1.NodeAgentServiceListInstancesResponse.load:type_name -> wasmatrix.v1.NodeLoad
-	17, // 14: wasmatrix.v1.StreamLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	0,  // 15: wasmatrix.v1.NodeAgentService.StartInstance:input_type -> wasmatrix.v1.NodeAgentServiceStartInstanceRequest
-	4,  // 16: wasmatrix.v1.NodeAgentService.StopInstance:input_type -> wasmatrix.v1.NodeAgentServiceStopInstanceRequest
-	6,  // 17: wasmatrix.v1.NodeAgentService.QueryInstance:input_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceRequest
-	8,  // 18: wasmatrix.v1.NodeAgentService.ListInstances:input_type -> wasmatrix.v1.NodeAgentServiceListInstancesRequest
-	10, // 19: wasmatrix.v1.NodeAgentService.StreamLogs:input_type -> wasmatrix.v1.StreamLogsRequest
-	3,  // 20: wasmatrix.v1.NodeAgentService.StartInstance:output_type -> wasmatrix.v1.NodeAgentServiceStartInstanceResponse
-	5,  // 21: wasmatrix.v1.NodeAgentService.StopInstance:output_type -> wasmatrix.v1.NodeAgentServiceStopInstanceResponse
-	7,  // 22: wasmatrix.v1.NodeAgentService.QueryInstance:output_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceResponse
-	9,  // 23: wasmatrix.v1.NodeAgentService.ListInstances:output_type -> wasmatrix.v1.NodeAgentServiceListInstancesResponse
-	11, // 24: wasmatrix.v1.NodeAgentService.StreamLogs:output_type -> wasmatrix.v1.StreamLogsResponse
-	20, // [20:25] is the sub-list for method output_type
-	15, // [15:20] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	14, // 11: wasmatrix.v1.NodeAgentServiceQueryInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	12, // 12: wasmatrix.v1.NodeAgentServiceListInstancesRequest.fence:type_name -> wasmatrix.v1.Fence
+	14, // 13: wasmatrix.v1.NodeAgentServiceListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
+	16, // 14: wasmatrix.v1.NodeAgentServiceListInstancesResponse.load:type_name -> wasmatrix.v1.NodeLoad
+	17, // 15: wasmatrix.v1.StreamLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	0,  // 16: wasmatrix.v1.NodeAgentService.StartInstance:input_type -> wasmatrix.v1.NodeAgentServiceStartInstanceRequest
+	4,  // 17: wasmatrix.v1.NodeAgentService.StopInstance:input_type -> wasmatrix.v1.NodeAgentServiceStopInstanceRequest
+	6,  // 18: wasmatrix.v1.NodeAgentService.QueryInstance:input_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceRequest
+	8,  // 19: wasmatrix.v1.NodeAgentService.ListInstances:input_type -> wasmatrix.v1.NodeAgentServiceListInstancesRequest
+	10, // 20: wasmatrix.v1.NodeAgentService.StreamLogs:input_type -> wasmatrix.v1.StreamLogsRequest
+	3,  // 21: wasmatrix.v1.NodeAgentService.StartInstance:output_type -> wasmatrix.v1.NodeAgentServiceStartInstanceResponse
+	5,  // 22: wasmatrix.v1.NodeAgentService.StopInstance:output_type -> wasmatrix.v1.NodeAgentServiceStopInstanceResponse
+	7,  // 23: wasmatrix.v1.NodeAgentService.QueryInstance:output_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceResponse
+	9,  // 24: wasmatrix.v1.NodeAgentService.ListInstances:output_type -> wasmatrix.v1.NodeAgentServiceListInstancesResponse
+	11, // 25: wasmatrix.v1.NodeAgentService.StreamLogs:output_type -> wasmatrix.v1.StreamLogsResponse
+	21, // [21:26] is the sub-list for method output_type
+	16, // [16:21] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_node_agent_proto_init() }
