@@ -522,6 +522,210 @@ func (x *ListInstancesResponse) GetMissingNodes() []string {
 	return nil
 }
 
+type AssignCapabilityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An id, a unique prefix of one, or a name that stands for one instance.
+	Ref string `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// Each adds to the grant of its capability. The type is the provider's, whatever is said here.
+	Grants        []*Grant `protobuf:"bytes,2,rep,name=grants,proto3" json:"grants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssignCapabilityRequest) Reset() {
+	*x = AssignCapabilityRequest{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssignCapabilityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssignCapabilityRequest) ProtoMessage() {}
+
+func (x *AssignCapabilityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssignCapabilityRequest.ProtoReflect.Descriptor instead.
+func (*AssignCapabilityRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AssignCapabilityRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *AssignCapabilityRequest) GetGrants() []*Grant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+type AssignCapabilityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instance      *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssignCapabilityResponse) Reset() {
+	*x = AssignCapabilityResponse{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssignCapabilityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssignCapabilityResponse) ProtoMessage() {}
+
+func (x *AssignCapabilityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssignCapabilityResponse.ProtoReflect.Descriptor instead.
+func (*AssignCapabilityResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AssignCapabilityResponse) GetInstance() *Instance {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
+type RevokeCapabilityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An id, a unique prefix of one, or a name that stands for one instance.
+	Ref          string `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	CapabilityId string `protobuf:"bytes,2,opt,name=capability_id,json=capabilityId,proto3" json:"capability_id,omitempty"`
+	// None for the whole grant.
+	Permissions   []string `protobuf:"bytes,3,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeCapabilityRequest) Reset() {
+	*x = RevokeCapabilityRequest{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeCapabilityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeCapabilityRequest) ProtoMessage() {}
+
+func (x *RevokeCapabilityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeCapabilityRequest.ProtoReflect.Descriptor instead.
+func (*RevokeCapabilityRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RevokeCapabilityRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *RevokeCapabilityRequest) GetCapabilityId() string {
+	if x != nil {
+		return x.CapabilityId
+	}
+	return ""
+}
+
+func (x *RevokeCapabilityRequest) GetPermissions() []string {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
+type RevokeCapabilityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instance      *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeCapabilityResponse) Reset() {
+	*x = RevokeCapabilityResponse{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeCapabilityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeCapabilityResponse) ProtoMessage() {}
+
+func (x *RevokeCapabilityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeCapabilityResponse.ProtoReflect.Descriptor instead.
+func (*RevokeCapabilityResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RevokeCapabilityResponse) GetInstance() *Instance {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
 type RegisterNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -535,7 +739,7 @@ type RegisterNodeRequest struct {
 
 func (x *RegisterNodeRequest) Reset() {
 	*x = RegisterNodeRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[9]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +751,7 @@ func (x *RegisterNodeRequest) String() string {
 func (*RegisterNodeRequest) ProtoMessage() {}
 
 func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[9]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +764,7 @@ func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeRequest.ProtoReflect.Descriptor instead.
 func (*RegisterNodeRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{9}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RegisterNodeRequest) GetNode() *Node {
@@ -599,7 +803,7 @@ type RegisterNodeResponse struct {
 
 func (x *RegisterNodeResponse) Reset() {
 	*x = RegisterNodeResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[10]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +815,7 @@ func (x *RegisterNodeResponse) String() string {
 func (*RegisterNodeResponse) ProtoMessage() {}
 
 func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[10]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +828,7 @@ func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeResponse.ProtoReflect.Descriptor instead.
 func (*RegisterNodeResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{10}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RegisterNodeResponse) GetClusterId() string {
@@ -668,7 +872,7 @@ type RenewContactRequest struct {
 
 func (x *RenewContactRequest) Reset() {
 	*x = RenewContactRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[11]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +884,7 @@ func (x *RenewContactRequest) String() string {
 func (*RenewContactRequest) ProtoMessage() {}
 
 func (x *RenewContactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[11]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +897,7 @@ func (x *RenewContactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewContactRequest.ProtoReflect.Descriptor instead.
 func (*RenewContactRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{11}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RenewContactRequest) GetNodeId() string {
@@ -733,7 +937,7 @@ type RenewContactResponse struct {
 
 func (x *RenewContactResponse) Reset() {
 	*x = RenewContactResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[12]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +949,7 @@ func (x *RenewContactResponse) String() string {
 func (*RenewContactResponse) ProtoMessage() {}
 
 func (x *RenewContactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[12]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +962,7 @@ func (x *RenewContactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewContactResponse.ProtoReflect.Descriptor instead.
 func (*RenewContactResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{12}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RenewContactResponse) GetFence() *Fence {
@@ -811,7 +1015,7 @@ type ReportStatusRequest struct {
 
 func (x *ReportStatusRequest) Reset() {
 	*x = ReportStatusRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[13]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +1027,7 @@ func (x *ReportStatusRequest) String() string {
 func (*ReportStatusRequest) ProtoMessage() {}
 
 func (x *ReportStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[13]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +1040,7 @@ func (x *ReportStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusRequest.ProtoReflect.Descriptor instead.
 func (*ReportStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{13}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportStatusRequest) GetNodeId() string {
@@ -914,7 +1118,7 @@ type ReportStatusResponse struct {
 
 func (x *ReportStatusResponse) Reset() {
 	*x = ReportStatusResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[14]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1130,7 @@ func (x *ReportStatusResponse) String() string {
 func (*ReportStatusResponse) ProtoMessage() {}
 
 func (x *ReportStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[14]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1143,7 @@ func (x *ReportStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusResponse.ProtoReflect.Descriptor instead.
 func (*ReportStatusResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{14}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportStatusResponse) GetBootId() string {
@@ -971,7 +1175,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[15]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1187,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[15]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1200,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{15}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -1032,7 +1236,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[16]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1248,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[16]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1261,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{16}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DrainNodeResponse) GetMoved() []*Instance {
@@ -1085,7 +1289,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[17]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1301,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[17]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1314,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{17}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchEventsRequest) GetFollow() bool {
@@ -1136,7 +1340,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[18]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1352,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[18]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1365,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{18}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchEventsResponse) GetEvents() []*Event {
@@ -1179,7 +1383,7 @@ type GetClusterStatusRequest struct {
 
 func (x *GetClusterStatusRequest) Reset() {
 	*x = GetClusterStatusRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[19]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1395,7 @@ func (x *GetClusterStatusRequest) String() string {
 func (*GetClusterStatusRequest) ProtoMessage() {}
 
 func (x *GetClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[19]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1408,7 @@ func (x *GetClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{19}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{23}
 }
 
 type GetClusterStatusResponse struct {
@@ -1228,7 +1432,7 @@ type GetClusterStatusResponse struct {
 
 func (x *GetClusterStatusResponse) Reset() {
 	*x = GetClusterStatusResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[20]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1444,7 @@ func (x *GetClusterStatusResponse) String() string {
 func (*GetClusterStatusResponse) ProtoMessage() {}
 
 func (x *GetClusterStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[20]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1457,7 @@ func (x *GetClusterStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterStatusResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{20}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetClusterStatusResponse) GetClusterId() string {
@@ -1336,7 +1540,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[21]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1552,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[21]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1565,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{21}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListMembersRequest) GetLocal() bool {
@@ -1380,7 +1584,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1596,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[22]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1609,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{22}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -1437,7 +1641,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1653,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[23]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1666,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{23}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Member) GetNodeId() string {
@@ -1551,7 +1755,7 @@ type CheckNodeRequest struct {
 
 func (x *CheckNodeRequest) Reset() {
 	*x = CheckNodeRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1767,7 @@ func (x *CheckNodeRequest) String() string {
 func (*CheckNodeRequest) ProtoMessage() {}
 
 func (x *CheckNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[24]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1780,7 @@ func (x *CheckNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckNodeRequest.ProtoReflect.Descriptor instead.
 func (*CheckNodeRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{24}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CheckNodeRequest) GetNodeId() string {
@@ -1605,7 +1809,7 @@ type CheckNodeResponse struct {
 
 func (x *CheckNodeResponse) Reset() {
 	*x = CheckNodeResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1821,7 @@ func (x *CheckNodeResponse) String() string {
 func (*CheckNodeResponse) ProtoMessage() {}
 
 func (x *CheckNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[25]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1834,7 @@ func (x *CheckNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckNodeResponse.ProtoReflect.Descriptor instead.
 func (*CheckNodeResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{25}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CheckNodeResponse) GetAlive() bool {
@@ -1683,7 +1887,7 @@ type CheckTermRequest struct {
 
 func (x *CheckTermRequest) Reset() {
 	*x = CheckTermRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1899,7 @@ func (x *CheckTermRequest) String() string {
 func (*CheckTermRequest) ProtoMessage() {}
 
 func (x *CheckTermRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[26]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1912,7 @@ func (x *CheckTermRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckTermRequest.ProtoReflect.Descriptor instead.
 func (*CheckTermRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{26}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{30}
 }
 
 type CheckTermResponse struct {
@@ -1721,7 +1925,7 @@ type CheckTermResponse struct {
 
 func (x *CheckTermResponse) Reset() {
 	*x = CheckTermResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1937,7 @@ func (x *CheckTermResponse) String() string {
 func (*CheckTermResponse) ProtoMessage() {}
 
 func (x *CheckTermResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[27]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1950,7 @@ func (x *CheckTermResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckTermResponse.ProtoReflect.Descriptor instead.
 func (*CheckTermResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{27}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CheckTermResponse) GetTerm() uint64 {
@@ -1765,7 +1969,7 @@ type ListCopiesRequest struct {
 
 func (x *ListCopiesRequest) Reset() {
 	*x = ListCopiesRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1981,7 @@ func (x *ListCopiesRequest) String() string {
 func (*ListCopiesRequest) ProtoMessage() {}
 
 func (x *ListCopiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1994,7 @@ func (x *ListCopiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopiesRequest.ProtoReflect.Descriptor instead.
 func (*ListCopiesRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{28}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListCopiesRequest) GetNodeIds() []string {
@@ -1821,7 +2025,7 @@ type ListCopiesResponse struct {
 
 func (x *ListCopiesResponse) Reset() {
 	*x = ListCopiesResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +2037,7 @@ func (x *ListCopiesResponse) String() string {
 func (*ListCopiesResponse) ProtoMessage() {}
 
 func (x *ListCopiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +2050,7 @@ func (x *ListCopiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopiesResponse.ProtoReflect.Descriptor instead.
 func (*ListCopiesResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{29}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListCopiesResponse) GetNodeId() string {
@@ -1910,7 +2114,7 @@ type FollowLogsRequest struct {
 
 func (x *FollowLogsRequest) Reset() {
 	*x = FollowLogsRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2126,7 @@ func (x *FollowLogsRequest) String() string {
 func (*FollowLogsRequest) ProtoMessage() {}
 
 func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2139,7 @@ func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsRequest.ProtoReflect.Descriptor instead.
 func (*FollowLogsRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{30}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FollowLogsRequest) GetRef() string {
@@ -1968,7 +2172,7 @@ type FollowLogsResponse struct {
 
 func (x *FollowLogsResponse) Reset() {
 	*x = FollowLogsResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[31]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2184,7 @@ func (x *FollowLogsResponse) String() string {
 func (*FollowLogsResponse) ProtoMessage() {}
 
 func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[31]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2197,7 @@ func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsResponse.ProtoReflect.Descriptor instead.
 func (*FollowLogsResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{31}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FollowLogsResponse) GetEntries() []*LogEntry {
@@ -2019,7 +2223,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[32]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2235,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[32]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2248,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{32}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -2112,7 +2316,18 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\n" +
 	"recovering\x18\x02 \x01(\bR\n" +
 	"recovering\x12#\n" +
-	"\rmissing_nodes\x18\x03 \x03(\tR\fmissingNodes\"\xe6\x01\n" +
+	"\rmissing_nodes\x18\x03 \x03(\tR\fmissingNodes\"X\n" +
+	"\x17AssignCapabilityRequest\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12+\n" +
+	"\x06grants\x18\x02 \x03(\v2\x13.wasmatrix.v1.GrantR\x06grants\"N\n" +
+	"\x18AssignCapabilityResponse\x122\n" +
+	"\binstance\x18\x01 \x01(\v2\x16.wasmatrix.v1.InstanceR\binstance\"r\n" +
+	"\x17RevokeCapabilityRequest\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12#\n" +
+	"\rcapability_id\x18\x02 \x01(\tR\fcapabilityId\x12 \n" +
+	"\vpermissions\x18\x03 \x03(\tR\vpermissions\"N\n" +
+	"\x18RevokeCapabilityResponse\x122\n" +
+	"\binstance\x18\x01 \x01(\v2\x16.wasmatrix.v1.InstanceR\binstance\"\xe6\x01\n" +
 	"\x13RegisterNodeRequest\x12&\n" +
 	"\x04node\x18\x01 \x01(\v2\x12.wasmatrix.v1.NodeR\x04node\x12\x1d\n" +
 	"\n" +
@@ -2247,13 +2462,14 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\fR\x04line\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xa2\n" +
-	"\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xe8\v\n" +
 	"\x13ControlPlaneService\x12X\n" +
 	"\rStartInstance\x12\".wasmatrix.v1.StartInstanceRequest\x1a#.wasmatrix.v1.StartInstanceResponse\x12U\n" +
 	"\fStopInstance\x12!.wasmatrix.v1.StopInstanceRequest\x1a\".wasmatrix.v1.StopInstanceResponse\x12X\n" +
 	"\rQueryInstance\x12\".wasmatrix.v1.QueryInstanceRequest\x1a#.wasmatrix.v1.QueryInstanceResponse\x12Z\n" +
-	"\rListInstances\x12\".wasmatrix.v1.ListInstancesRequest\x1a#.wasmatrix.v1.ListInstancesResponse0\x01\x12U\n" +
+	"\rListInstances\x12\".wasmatrix.v1.ListInstancesRequest\x1a#.wasmatrix.v1.ListInstancesResponse0\x01\x12a\n" +
+	"\x10AssignCapability\x12%.wasmatrix.v1.AssignCapabilityRequest\x1a&.wasmatrix.v1.AssignCapabilityResponse\x12a\n" +
+	"\x10RevokeCapability\x12%.wasmatrix.v1.RevokeCapabilityRequest\x1a&.wasmatrix.v1.RevokeCapabilityResponse\x12U\n" +
 	"\fRegisterNode\x12!.wasmatrix.v1.RegisterNodeRequest\x1a\".wasmatrix.v1.RegisterNodeResponse\x12U\n" +
 	"\fRenewContact\x12!.wasmatrix.v1.RenewContactRequest\x1a\".wasmatrix.v1.RenewContactResponse\x12Y\n" +
 	"\fReportStatus\x12!.wasmatrix.v1.ReportStatusRequest\x1a\".wasmatrix.v1.ReportStatusResponse(\x010\x01\x12L\n" +
@@ -2281,7 +2497,7 @@ func file_wasmatrix_v1_control_plane_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_control_plane_proto_rawDescData
 }
 
-var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*StartInstanceRequest)(nil),     // 0: wasmatrix.v1.StartInstanceRequest
 	(*StartInstanceResponse)(nil),    // 1: wasmatrix.v1.StartInstanceResponse
@@ -2292,107 +2508,119 @@ var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*QueryInstanceResponse)(nil),    // 6: wasmatrix.v1.QueryInstanceResponse
 	(*ListInstancesRequest)(nil),     // 7: wasmatrix.v1.ListInstancesRequest
 	(*ListInstancesResponse)(nil),    // 8: wasmatrix.v1.ListInstancesResponse
-	(*RegisterNodeRequest)(nil),      // 9: wasmatrix.v1.RegisterNodeRequest
-	(*RegisterNodeResponse)(nil),     // 10: wasmatrix.v1.RegisterNodeResponse
-	(*RenewContactRequest)(nil),      // 11: wasmatrix.v1.RenewContactRequest
-	(*RenewContactResponse)(nil),     // 12: wasmatrix.v1.RenewContactResponse
-	(*ReportStatusRequest)(nil),      // 13: wasmatrix.v1.ReportStatusRequest
-	(*ReportStatusResponse)(nil),     // 14: wasmatrix.v1.ReportStatusResponse
-	(*DrainNodeRequest)(nil),         // 15: wasmatrix.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),        // 16: wasmatrix.v1.DrainNodeResponse
-	(*WatchEventsRequest)(nil),       // 17: wasmatrix.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),      // 18: wasmatrix.v1.WatchEventsResponse
-	(*GetClusterStatusRequest)(nil),  // 19: wasmatrix.v1.GetClusterStatusRequest
-	(*GetClusterStatusResponse)(nil), // 20: wasmatrix.v1.GetClusterStatusResponse
-	(*ListMembersRequest)(nil),       // 21: wasmatrix.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),      // 22: wasmatrix.v1.ListMembersResponse
-	(*Member)(nil),                   // 23: wasmatrix.v1.Member
-	(*CheckNodeRequest)(nil),         // 24: wasmatrix.v1.CheckNodeRequest
-	(*CheckNodeResponse)(nil),        // 25: wasmatrix.v1.CheckNodeResponse
-	(*CheckTermRequest)(nil),         // 26: wasmatrix.v1.CheckTermRequest
-	(*CheckTermResponse)(nil),        // 27: wasmatrix.v1.CheckTermResponse
-	(*ListCopiesRequest)(nil),        // 28: wasmatrix.v1.ListCopiesRequest
-	(*ListCopiesResponse)(nil),       // 29: wasmatrix.v1.ListCopiesResponse
-	(*FollowLogsRequest)(nil),        // 30: wasmatrix.v1.FollowLogsRequest
-	(*FollowLogsResponse)(nil),       // 31: wasmatrix.v1.FollowLogsResponse
-	(*LogEntry)(nil),                 // 32: wasmatrix.v1.LogEntry
-	nil,                              // 33: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
-	nil,                              // 34: wasmatrix.v1.RenewContactRequest.WaitingEntry
-	nil,                              // 35: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	nil,                              // 36: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	nil,                              // 37: wasmatrix.v1.Member.LabelsEntry
-	(*InstanceSpec)(nil),             // 38: wasmatrix.v1.InstanceSpec
-	(*Instance)(nil),                 // 39: wasmatrix.v1.Instance
-	(*Node)(nil),                     // 40: wasmatrix.v1.Node
-	(*Fence)(nil),                    // 41: wasmatrix.v1.Fence
-	(*durationpb.Duration)(nil),      // 42: google.protobuf.Duration
-	(*Event)(nil),                    // 43: wasmatrix.v1.Event
-	(*NodeLoad)(nil),                 // 44: wasmatrix.v1.NodeLoad
-	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
+	(*AssignCapabilityRequest)(nil),  // 9: wasmatrix.v1.AssignCapabilityRequest
+	(*AssignCapabilityResponse)(nil), // 10: wasmatrix.v1.AssignCapabilityResponse
+	(*RevokeCapabilityRequest)(nil),  // 11: wasmatrix.v1.RevokeCapabilityRequest
+	(*RevokeCapabilityResponse)(nil), // 12: wasmatrix.v1.RevokeCapabilityResponse
+	(*RegisterNodeRequest)(nil),      // 13: wasmatrix.v1.RegisterNodeRequest
+	(*RegisterNodeResponse)(nil),     // 14: wasmatrix.v1.RegisterNodeResponse
+	(*RenewContactRequest)(nil),      // 15: wasmatrix.v1.RenewContactRequest
+	(*RenewContactResponse)(nil),     // 16: wasmatrix.v1.RenewContactResponse
+	(*ReportStatusRequest)(nil),      // 17: wasmatrix.v1.ReportStatusRequest
+	(*ReportStatusResponse)(nil),     // 18: wasmatrix.v1.ReportStatusResponse
+	(*DrainNodeRequest)(nil),         // 19: wasmatrix.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),        // 20: wasmatrix.v1.DrainNodeResponse
+	(*WatchEventsRequest)(nil),       // 21: wasmatrix.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),      // 22: wasmatrix.v1.WatchEventsResponse
+	(*GetClusterStatusRequest)(nil),  // 23: wasmatrix.v1.GetClusterStatusRequest
+	(*GetClusterStatusResponse)(nil), // 24: wasmatrix.v1.GetClusterStatusResponse
+	(*ListMembersRequest)(nil),       // 25: wasmatrix.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),      // 26: wasmatrix.v1.ListMembersResponse
+	(*Member)(nil),                   // 27: wasmatrix.v1.Member
+	(*CheckNodeRequest)(nil),         // 28: wasmatrix.v1.CheckNodeRequest
+	(*CheckNodeResponse)(nil),        // 29: wasmatrix.v1.CheckNodeResponse
+	(*CheckTermRequest)(nil),         // 30: wasmatrix.v1.CheckTermRequest
+	(*CheckTermResponse)(nil),        // 31: wasmatrix.v1.CheckTermResponse
+	(*ListCopiesRequest)(nil),        // 32: wasmatrix.v1.ListCopiesRequest
+	(*ListCopiesResponse)(nil),       // 33: wasmatrix.v1.ListCopiesResponse
+	(*FollowLogsRequest)(nil),        // 34: wasmatrix.v1.FollowLogsRequest
+	(*FollowLogsResponse)(nil),       // 35: wasmatrix.v1.FollowLogsResponse
+	(*LogEntry)(nil),                 // 36: wasmatrix.v1.LogEntry
+	nil,                              // 37: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	nil,                              // 38: wasmatrix.v1.RenewContactRequest.WaitingEntry
+	nil,                              // 39: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	nil,                              // 40: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	nil,                              // 41: wasmatrix.v1.Member.LabelsEntry
+	(*InstanceSpec)(nil),             // 42: wasmatrix.v1.InstanceSpec
+	(*Instance)(nil),                 // 43: wasmatrix.v1.Instance
+	(*Grant)(nil),                    // 44: wasmatrix.v1.Grant
+	(*Node)(nil),                     // 45: wasmatrix.v1.Node
+	(*Fence)(nil),                    // 46: wasmatrix.v1.Fence
+	(*durationpb.Duration)(nil),      // 47: google.protobuf.Duration
+	(*Event)(nil),                    // 48: wasmatrix.v1.Event
+	(*NodeLoad)(nil),                 // 49: wasmatrix.v1.NodeLoad
+	(*timestamppb.Timestamp)(nil),    // 50: google.protobuf.Timestamp
 }
 var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
-	38, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
-	39, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	42, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
+	43, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
 	2,  // 2: wasmatrix.v1.StartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
-	39, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	39, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
-	39, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
-	40, // 6: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
-	33, // 7: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
-	34, // 8: wasmatrix.v1.RenewContactRequest.waiting:type_name -> wasmatrix.v1.RenewContactRequest.WaitingEntry
-	41, // 9: wasmatrix.v1.RenewContactResponse.fence:type_name -> wasmatrix.v1.Fence
-	42, // 10: wasmatrix.v1.RenewContactResponse.valid_for:type_name -> google.protobuf.Duration
-	39, // 11: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
-	43, // 12: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
-	44, // 13: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
-	39, // 14: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
-	2,  // 15: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
-	45, // 16: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	43, // 17: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
-	35, // 18: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	36, // 19: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	23, // 20: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
-	37, // 21: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
-	42, // 22: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
-	42, // 23: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
-	39, // 24: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
-	32, // 25: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	45, // 26: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	0,  // 27: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
-	3,  // 28: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
-	5,  // 29: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
-	7,  // 30: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
-	9,  // 31: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
-	11, // 32: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
-	13, // 33: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
-	15, // 34: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
-	17, // 35: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
-	19, // 36: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
-	21, // 37: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
-	24, // 38: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
-	26, // 39: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
-	28, // 40: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
-	30, // 41: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
-	1,  // 42: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
-	4,  // 43: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
-	6,  // 44: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
-	8,  // 45: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
-	10, // 46: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
-	12, // 47: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
-	14, // 48: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
-	16, // 49: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
-	18, // 50: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
-	20, // 51: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
-	22, // 52: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
-	25, // 53: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
-	27, // 54: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
-	29, // 55: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
-	31, // 56: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
-	42, // [42:57] is the sub-list for method output_type
-	27, // [27:42] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	43, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	43, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
+	43, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
+	44, // 6: wasmatrix.v1.AssignCapabilityRequest.grants:type_name -> wasmatrix.v1.Grant
+	43, // 7: wasmatrix.v1.AssignCapabilityResponse.instance:type_name -> wasmatrix.v1.Instance
+	43, // 8: wasmatrix.v1.RevokeCapabilityResponse.instance:type_name -> wasmatrix.v1.Instance
+	45, // 9: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
+	37, // 10: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	38, // 11: wasmatrix.v1.RenewContactRequest.waiting:type_name -> wasmatrix.v1.RenewContactRequest.WaitingEntry
+	46, // 12: wasmatrix.v1.RenewContactResponse.fence:type_name -> wasmatrix.v1.Fence
+	47, // 13: wasmatrix.v1.RenewContactResponse.valid_for:type_name -> google.protobuf.Duration
+	43, // 14: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
+	48, // 15: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
+	49, // 16: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
+	43, // 17: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
+	2,  // 18: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
+	50, // 19: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	48, // 20: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
+	39, // 21: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	40, // 22: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	27, // 23: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
+	41, // 24: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
+	47, // 25: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
+	47, // 26: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
+	43, // 27: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
+	36, // 28: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	50, // 29: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	0,  // 30: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
+	3,  // 31: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
+	5,  // 32: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
+	7,  // 33: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
+	9,  // 34: wasmatrix.v1.ControlPlaneService.AssignCapability:input_type -> wasmatrix.v1.AssignCapabilityRequest
+	11, // 35: wasmatrix.v1.ControlPlaneService.RevokeCapability:input_type -> wasmatrix.v1.RevokeCapabilityRequest
+	13, // 36: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
+	15, // 37: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
+	17, // 38: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
+	19, // 39: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
+	21, // 40: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
+	23, // 41: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
+	25, // 42: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
+	28, // 43: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
+	30, // 44: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
+	32, // 45: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
+	34, // 46: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
+	1,  // 47: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
+	4,  // 48: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
+	6,  // 49: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
+	8,  // 50: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
+	10, // 51: wasmatrix.v1.ControlPlaneService.AssignCapability:output_type -> wasmatrix.v1.AssignCapabilityResponse
+	12, // 52: wasmatrix.v1.ControlPlaneService.RevokeCapability:output_type -> wasmatrix.v1.RevokeCapabilityResponse
+	14, // 53: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
+	16, // 54: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
+	18, // 55: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
+	20, // 56: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
+	22, // 57: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
+	24, // 58: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
+	26, // 59: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
+	29, // 60: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
+	31, // 61: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
+	33, // 62: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
+	35, // 63: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
+	47, // [47:64] is the sub-list for method output_type
+	30, // [30:47] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_control_plane_proto_init() }
@@ -2407,7 +2635,7 @@ func file_wasmatrix_v1_control_plane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_control_plane_proto_rawDesc), len(file_wasmatrix_v1_control_plane_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,8 @@ const (
 	ControlPlaneService_StopInstance_FullMethodName     = "/wasmatrix.v1.ControlPlaneService/StopInstance"
 	ControlPlaneService_QueryInstance_FullMethodName    = "/wasmatrix.v1.ControlPlaneService/QueryInstance"
 	ControlPlaneService_ListInstances_FullMethodName    = "/wasmatrix.v1.ControlPlaneService/ListInstances"
+	ControlPlaneService_AssignCapability_FullMethodName = "/wasmatrix.v1.ControlPlaneService/AssignCapability"
+	ControlPlaneService_RevokeCapability_FullMethodName = "/wasmatrix.v1.ControlPlaneService/RevokeCapability"
 	ControlPlaneService_RegisterNode_FullMethodName     = "/wasmatrix.v1.ControlPlaneService/RegisterNode"
 	ControlPlaneService_RenewContact_FullMethodName     = "/wasmatrix.v1.ControlPlaneService/RenewContact"
 	ControlPlaneService_ReportStatus_FullMethodName     = "/wasmatrix.v1.ControlPlaneService/ReportStatus"
@@ -52,6 +54,10 @@ type ControlPlaneServiceClient interface {
 	QueryInstance(ctx context.Context, in *QueryInstanceRequest, opts ...grpc.CallOption) (*QueryInstanceResponse, error)
 	// ListInstances streams the instances in pages.
 	ListInstances(ctx context.Context, in *ListInstancesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListInstancesResponse], error)
+	// AssignCapability gives an instance grants, while it runs. Asking again changes nothing.
+	AssignCapability(ctx context.Context, in *AssignCapabilityRequest, opts ...grpc.CallOption) (*AssignCapabilityResponse, error)
+	// RevokeCapability takes permissions or whole grants from an instance. It acts on the guest's next call.
+	RevokeCapability(ctx context.Context, in *RevokeCapabilityRequest, opts ...grpc.CallOption) (*RevokeCapabilityResponse, error)
 	// RegisterNode writes a node into the metadata, or refuses it and says why.
 	RegisterNode(ctx context.Context, in *RegisterNodeRequest, opts ...grpc.CallOption) (*RegisterNodeResponse, error)
 	// RenewContact tells a node that it is in contact with the leader, for the instances that must end
@@ -137,6 +143,26 @@ func (c *controlPlaneServiceClient) ListInstances(ctx context.Context, in *ListI
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ControlPlaneService_ListInstancesClient = grpc.ServerStreamingClient[ListInstancesResponse]
+
+func (c *controlPlaneServiceClient) AssignCapability(ctx context.Context, in *AssignCapabilityRequest, opts ...grpc.CallOption) (*AssignCapabilityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AssignCapabilityResponse)
+	err := c.cc.Invoke(ctx, ControlPlaneService_AssignCapability_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlPlaneServiceClient) RevokeCapability(ctx context.Context, in *RevokeCapabilityRequest, opts ...grpc.CallOption) (*RevokeCapabilityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeCapabilityResponse)
+	err := c.cc.Invoke(ctx, ControlPlaneService_RevokeCapability_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *controlPlaneServiceClient) RegisterNode(ctx context.Context, in *RegisterNodeRequest, opts ...grpc.CallOption) (*RegisterNodeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -294,6 +320,10 @@ type ControlPlaneServiceServer interface {
 	QueryInstance(context.Context, *QueryInstanceRequest) (*QueryInstanceResponse, error)
 	// ListInstances streams the instances in pages.
 	ListInstances(*ListInstancesRequest, grpc.ServerStreamingServer[ListInstancesResponse]) error
+	// AssignCapability gives an instance grants, while it runs. Asking again changes nothing.
+	AssignCapability(context.Context, *AssignCapabilityRequest) (*AssignCapabilityResponse, error)
+	// RevokeCapability takes permissions or whole grants from an instance. It acts on the guest's next call.
+	RevokeCapability(context.Context, *RevokeCapabilityRequest) (*RevokeCapabilityResponse, error)
 	// RegisterNode writes a node into the metadata, or refuses it and says why.
 	RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error)
 	// RenewContact tells a node that it is in contact with the leader, for the instances that must end
@@ -342,6 +372,12 @@ func (UnimplementedControlPlaneServiceServer) QueryInstance(context.Context, *Qu
 }
 func (UnimplementedControlPlaneServiceServer) ListInstances(*ListInstancesRequest, grpc.ServerStreamingServer[ListInstancesResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListInstances not implemented")
+}
+func (UnimplementedControlPlaneServiceServer) AssignCapability(context.Context, *AssignCapabilityRequest) (*AssignCapabilityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AssignCapability not implemented")
+}
+func (UnimplementedControlPlaneServiceServer) RevokeCapability(context.Context, *RevokeCapabilityRequest) (*RevokeCapabilityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeCapability not implemented")
 }
 func (UnimplementedControlPlaneServiceServer) RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterNode not implemented")
@@ -461,6 +497,42 @@ func _ControlPlaneService_ListInstances_Handler(srv interface{}, stream grpc.Ser
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ControlPlaneService_ListInstancesServer = grpc.ServerStreamingServer[ListInstancesResponse]
+
+func _ControlPlaneService_AssignCapability_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AssignCapabilityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlPlaneServiceServer).AssignCapability(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlPlaneService_AssignCapability_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlPlaneServiceServer).AssignCapability(ctx, req.(*AssignCapabilityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ControlPlaneService_RevokeCapability_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeCapabilityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlPlaneServiceServer).RevokeCapability(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlPlaneService_RevokeCapability_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlPlaneServiceServer).RevokeCapability(ctx, req.(*RevokeCapabilityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _ControlPlaneService_RegisterNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RegisterNodeRequest)
@@ -646,6 +718,14 @@ var ControlPlaneService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "QueryInstance",
 			Handler:    _ControlPlaneService_QueryInstance_Handler,
+		},
+		{
+			MethodName: "AssignCapability",
+			Handler:    _ControlPlaneService_AssignCapability_Handler,
+		},
+		{
+			MethodName: "RevokeCapability",
+			Handler:    _ControlPlaneService_RevokeCapability_Handler,
 		},
 		{
 			MethodName: "RegisterNode",

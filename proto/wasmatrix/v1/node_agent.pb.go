@@ -788,11 +788,134 @@ func (x *StreamLogsResponse) GetEntries() []*LogEntry {
 	return nil
 }
 
+type ChangeGrantsRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Fence      *Fence                 `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
+	InstanceId string                 `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Of the instance: a record of an earlier one is not changed.
+	Generation uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Each adds to the grant of its capability.
+	Assign []*Grant `protobuf:"bytes,4,rep,name=assign,proto3" json:"assign,omitempty"`
+	// Each takes these permissions away, or without any the whole grant. It comes after assign.
+	Revoke        []*Grant `protobuf:"bytes,5,rep,name=revoke,proto3" json:"revoke,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeGrantsRequest) Reset() {
+	*x = ChangeGrantsRequest{}
+	mi := &file_wasmatrix_v1_node_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeGrantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeGrantsRequest) ProtoMessage() {}
+
+func (x *ChangeGrantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_node_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeGrantsRequest.ProtoReflect.Descriptor instead.
+func (*ChangeGrantsRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_node_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ChangeGrantsRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *ChangeGrantsRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *ChangeGrantsRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ChangeGrantsRequest) GetAssign() []*Grant {
+	if x != nil {
+		return x.Assign
+	}
+	return nil
+}
+
+func (x *ChangeGrantsRequest) GetRevoke() []*Grant {
+	if x != nil {
+		return x.Revoke
+	}
+	return nil
+}
+
+type ChangeGrantsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instance      *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeGrantsResponse) Reset() {
+	*x = ChangeGrantsResponse{}
+	mi := &file_wasmatrix_v1_node_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeGrantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeGrantsResponse) ProtoMessage() {}
+
+func (x *ChangeGrantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_node_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeGrantsResponse.ProtoReflect.Descriptor instead.
+func (*ChangeGrantsResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_node_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ChangeGrantsResponse) GetInstance() *Instance {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
 var File_wasmatrix_v1_node_agent_proto protoreflect.FileDescriptor
 
 const file_wasmatrix_v1_node_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x1dwasmatrix/v1/node_agent.proto\x12\fwasmatrix.v1\x1a wasmatrix/v1/control_plane.proto\x1a\x18wasmatrix/v1/types.proto\"\xf6\x01\n" +
+	"\x1dwasmatrix/v1/node_agent.proto\x12\fwasmatrix.v1\x1a\x1dwasmatrix/v1/capability.proto\x1a wasmatrix/v1/control_plane.proto\x1a\x18wasmatrix/v1/types.proto\"\xf6\x01\n" +
 	"$NodeAgentServiceStartInstanceRequest\x12)\n" +
 	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.wasmatrix.v1.InstanceSpecR\x04spec\x120\n" +
@@ -851,14 +974,30 @@ const file_wasmatrix_v1_node_agent_proto_rawDesc = "" +
 	"\x04tail\x18\x03 \x01(\rR\x04tail\x12\x1b\n" +
 	"\tafter_seq\x18\x04 \x01(\x04R\bafterSeq\"F\n" +
 	"\x12StreamLogsResponse\x120\n" +
-	"\aentries\x18\x01 \x03(\v2\x16.wasmatrix.v1.LogEntryR\aentries2\xcc\x04\n" +
+	"\aentries\x18\x01 \x03(\v2\x16.wasmatrix.v1.LogEntryR\aentries\"\xdb\x01\n" +
+	"\x13ChangeGrantsRequest\x12)\n" +
+	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12\x1f\n" +
+	"\vinstance_id\x18\x02 \x01(\tR\n" +
+	"instanceId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12+\n" +
+	"\x06assign\x18\x04 \x03(\v2\x13.wasmatrix.v1.GrantR\x06assign\x12+\n" +
+	"\x06revoke\x18\x05 \x03(\v2\x13.wasmatrix.v1.GrantR\x06revoke\"J\n" +
+	"\x14ChangeGrantsResponse\x122\n" +
+	"\binstance\x18\x01 \x01(\v2\x16.wasmatrix.v1.InstanceR\binstance2\xa6\b\n" +
 	"\x10NodeAgentService\x12x\n" +
 	"\rStartInstance\x122.wasmatrix.v1.NodeAgentServiceStartInstanceRequest\x1a3.wasmatrix.v1.NodeAgentServiceStartInstanceResponse\x12u\n" +
 	"\fStopInstance\x121.wasmatrix.v1.NodeAgentServiceStopInstanceRequest\x1a2.wasmatrix.v1.NodeAgentServiceStopInstanceResponse\x12x\n" +
 	"\rQueryInstance\x122.wasmatrix.v1.NodeAgentServiceQueryInstanceRequest\x1a3.wasmatrix.v1.NodeAgentServiceQueryInstanceResponse\x12z\n" +
 	"\rListInstances\x122.wasmatrix.v1.NodeAgentServiceListInstancesRequest\x1a3.wasmatrix.v1.NodeAgentServiceListInstancesResponse0\x01\x12Q\n" +
 	"\n" +
-	"StreamLogs\x12\x1f.wasmatrix.v1.StreamLogsRequest\x1a .wasmatrix.v1.StreamLogsResponse0\x01B\xb2\x01\n" +
+	"StreamLogs\x12\x1f.wasmatrix.v1.StreamLogsRequest\x1a .wasmatrix.v1.StreamLogsResponse0\x01\x12U\n" +
+	"\fChangeGrants\x12!.wasmatrix.v1.ChangeGrantsRequest\x1a\".wasmatrix.v1.ChangeGrantsResponse\x12U\n" +
+	"\fSetProviders\x12!.wasmatrix.v1.SetProvidersRequest\x1a\".wasmatrix.v1.SetProvidersResponse\x12a\n" +
+	"\x10InvokeCapability\x12%.wasmatrix.v1.InvokeCapabilityRequest\x1a&.wasmatrix.v1.InvokeCapabilityResponse\x12l\n" +
+	"\x13SubscribeCapability\x12(.wasmatrix.v1.SubscribeCapabilityRequest\x1a).wasmatrix.v1.SubscribeCapabilityResponse0\x01\x12Y\n" +
+	"\fExchangeHTTP\x12!.wasmatrix.v1.ExchangeHTTPRequest\x1a\".wasmatrix.v1.ExchangeHTTPResponse(\x010\x01B\xb2\x01\n" +
 	"\x10com.wasmatrix.v1B\x0eNodeAgentProtoP\x01Z=github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1;wasmatrixv1\xa2\x02\x03WXX\xaa\x02\fWasmatrix.V1\xca\x02\fWasmatrix\\V1\xe2\x02\x18Wasmatrix\\V1\\GPBMetadata\xea\x02\rWasmatrix::V1b\x06proto3"
 
 var (
@@ -873,7 +1012,7 @@ func file_wasmatrix_v1_node_agent_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_node_agent_proto_rawDescData
 }
 
-var file_wasmatrix_v1_node_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_wasmatrix_v1_node_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_wasmatrix_v1_node_agent_proto_goTypes = []any{
 	(*NodeAgentServiceStartInstanceRequest)(nil),  // 0: wasmatrix.v1.NodeAgentServiceStartInstanceRequest
 	(*StartOrder)(nil),                            // 1: wasmatrix.v1.StartOrder
@@ -887,45 +1026,70 @@ var file_wasmatrix_v1_node_agent_proto_goTypes = []any{
 	(*NodeAgentServiceListInstancesResponse)(nil), // 9: wasmatrix.v1.NodeAgentServiceListInstancesResponse
 	(*StreamLogsRequest)(nil),                     // 10: wasmatrix.v1.StreamLogsRequest
 	(*StreamLogsResponse)(nil),                    // 11: wasmatrix.v1.StreamLogsResponse
-	(*Fence)(nil),                                 // 12: wasmatrix.v1.Fence
-	(*InstanceSpec)(nil),                          // 13: wasmatrix.v1.InstanceSpec
-	(*Instance)(nil),                              // 14: wasmatrix.v1.Instance
-	(*StartFailure)(nil),                          // 15: wasmatrix.v1.StartFailure
-	(*NodeLoad)(nil),                              // 16: wasmatrix.v1.NodeLoad
-	(*LogEntry)(nil),                              // 17: wasmatrix.v1.LogEntry
+	(*ChangeGrantsRequest)(nil),                   // 12: wasmatrix.v1.ChangeGrantsRequest
+	(*ChangeGrantsResponse)(nil),                  // 13: wasmatrix.v1.ChangeGrantsResponse
+	(*Fence)(nil),                                 // 14: wasmatrix.v1.Fence
+	(*InstanceSpec)(nil),                          // 15: wasmatrix.v1.InstanceSpec
+	(*Instance)(nil),                              // 16: wasmatrix.v1.Instance
+	(*StartFailure)(nil),                          // 17: wasmatrix.v1.StartFailure
+	(*NodeLoad)(nil),                              // 18: wasmatrix.v1.NodeLoad
+	(*LogEntry)(nil),                              // 19: wasmatrix.v1.LogEntry
+	(*Grant)(nil),                                 // 20: wasmatrix.v1.Grant
+	(*SetProvidersRequest)(nil),                   // 21: wasmatrix.v1.SetProvidersRequest
+	(*InvokeCapabilityRequest)(nil),               // 22: wasmatrix.v1.InvokeCapabilityRequest
+	(*SubscribeCapabilityRequest)(nil),            // 23: wasmatrix.v1.SubscribeCapabilityRequest
+	(*ExchangeHTTPRequest)(nil),                   // 24: wasmatrix.v1.ExchangeHTTPRequest
+	(*SetProvidersResponse)(nil),                  // 25: wasmatrix.v1.SetProvidersResponse
+	(*InvokeCapabilityResponse)(nil),              // 26: wasmatrix.v1.InvokeCapabilityResponse
+	(*SubscribeCapabilityResponse)(nil),           // 27: wasmatrix.v1.SubscribeCapabilityResponse
+	(*ExchangeHTTPResponse)(nil),                  // 28: wasmatrix.v1.ExchangeHTTPResponse
 }
 var file_wasmatrix_v1_node_agent_proto_depIdxs = []int32{
-	12, // 0: wasmatrix.v1.NodeAgentServiceStartInstanceRequest.fence:type_name -> wasmatrix.v1.Fence
-	13, // 1: wasmatrix.v1.NodeAgentServiceStartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
+	14, // 0: wasmatrix.v1.NodeAgentServiceStartInstanceRequest.fence:type_name -> wasmatrix.v1.Fence
+	15, // 1: wasmatrix.v1.NodeAgentServiceStartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
 	1,  // 2: wasmatrix.v1.NodeAgentServiceStartInstanceRequest.orders:type_name -> wasmatrix.v1.StartOrder
 	2,  // 3: wasmatrix.v1.NodeAgentServiceStartInstanceRequest.module_sources:type_name -> wasmatrix.v1.ModuleSource
-	14, // 4: wasmatrix.v1.StartOrder.moved_from:type_name -> wasmatrix.v1.Instance
-	14, // 5: wasmatrix.v1.NodeAgentServiceStartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	15, // 6: wasmatrix.v1.NodeAgentServiceStartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
-	12, // 7: wasmatrix.v1.NodeAgentServiceStopInstanceRequest.fence:type_name -> wasmatrix.v1.Fence
-	14, // 8: wasmatrix.v1.NodeAgentServiceStopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	12, // 9: wasmatrix.v1.NodeAgentServiceQueryInstanceRequest.fence:type_name -> wasmatrix.v1.Fence
-	14, // 10: wasmatrix.v1.NodeAgentServiceQueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
-	14, // 11: wasmatrix.v1.NodeAgentServiceQueryInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	12, // 12: wasmatrix.v1.NodeAgentServiceListInstancesRequest.fence:type_name -> wasmatrix.v1.Fence
-	14, // 13: wasmatrix.v1.NodeAgentServiceListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
-	16, // 14: wasmatrix.v1.NodeAgentServiceListInstancesResponse.load:type_name -> wasmatrix.v1.NodeLoad
-	17, // 15: wasmatrix.v1.StreamLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	0,  // 16: wasmatrix.v1.NodeAgentService.StartInstance:input_type -> wasmatrix.v1.NodeAgentServiceStartInstanceRequest
-	4,  // 17: wasmatrix.v1.NodeAgentService.StopInstance:input_type -> wasmatrix.v1.NodeAgentServiceStopInstanceRequest
-	6,  // 18: wasmatrix.v1.NodeAgentService.QueryInstance:input_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceRequest
-	8,  // 19: wasmatrix.v1.NodeAgentService.ListInstances:input_type -> wasmatrix.v1.NodeAgentServiceListInstancesRequest
-	10, // 20: wasmatrix.v1.NodeAgentService.StreamLogs:input_type -> wasmatrix.v1.StreamLogsRequest
-	3,  // 21: wasmatrix.v1.NodeAgentService.StartInstance:output_type -> wasmatrix.v1.NodeAgentServiceStartInstanceResponse
-	5,  // 22: wasmatrix.v1.NodeAgentService.StopInstance:output_type -> wasmatrix.v1.NodeAgentServiceStopInstanceResponse
-	7,  // 23: wasmatrix.v1.NodeAgentService.QueryInstance:output_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceResponse
-	9,  // 24: wasmatrix.v1.NodeAgentService.ListInstances:output_type -> wasmatrix.v1.NodeAgentServiceListInstancesResponse
-	11, // 25: wasmatrix.v1.NodeAgentService.StreamLogs:output_type -> wasmatrix.v1.StreamLogsResponse
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	16, // 4: wasmatrix.v1.StartOrder.moved_from:type_name -> wasmatrix.v1.Instance
+	16, // 5: wasmatrix.v1.NodeAgentServiceStartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	17, // 6: wasmatrix.v1.NodeAgentServiceStartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
+	14, // 7: wasmatrix.v1.NodeAgentServiceStopInstanceRequest.fence:type_name -> wasmatrix.v1.Fence
+	16, // 8: wasmatrix.v1.NodeAgentServiceStopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	14, // 9: wasmatrix.v1.NodeAgentServiceQueryInstanceRequest.fence:type_name -> wasmatrix.v1.Fence
+	16, // 10: wasmatrix.v1.NodeAgentServiceQueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
+	16, // 11: wasmatrix.v1.NodeAgentServiceQueryInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	14, // 12: wasmatrix.v1.NodeAgentServiceListInstancesRequest.fence:type_name -> wasmatrix.v1.Fence
+	16, // 13: wasmatrix.v1.NodeAgentServiceListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
+	18, // 14: wasmatrix.v1.NodeAgentServiceListInstancesResponse.load:type_name -> wasmatrix.v1.NodeLoad
+	19, // 15: wasmatrix.v1.StreamLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	14, // 16: wasmatrix.v1.ChangeGrantsRequest.fence:type_name -> wasmatrix.v1.Fence
+	20, // 17: wasmatrix.v1.ChangeGrantsRequest.assign:type_name -> wasmatrix.v1.Grant
+	20, // 18: wasmatrix.v1.ChangeGrantsRequest.revoke:type_name -> wasmatrix.v1.Grant
+	16, // 19: wasmatrix.v1.ChangeGrantsResponse.instance:type_name -> wasmatrix.v1.Instance
+	0,  // 20: wasmatrix.v1.NodeAgentService.StartInstance:input_type -> wasmatrix.v1.NodeAgentServiceStartInstanceRequest
+	4,  // 21: wasmatrix.v1.NodeAgentService.StopInstance:input_type -> wasmatrix.v1.NodeAgentServiceStopInstanceRequest
+	6,  // 22: wasmatrix.v1.NodeAgentService.QueryInstance:input_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceRequest
+	8,  // 23: wasmatrix.v1.NodeAgentService.ListInstances:input_type -> wasmatrix.v1.NodeAgentServiceListInstancesRequest
+	10, // 24: wasmatrix.v1.NodeAgentService.StreamLogs:input_type -> wasmatrix.v1.StreamLogsRequest
+	12, // 25: wasmatrix.v1.NodeAgentService.ChangeGrants:input_type -> wasmatrix.v1.ChangeGrantsRequest
+	21, // 26: wasmatrix.v1.NodeAgentService.SetProviders:input_type -> wasmatrix.v1.SetProvidersRequest
+	22, // 27: wasmatrix.v1.NodeAgentService.InvokeCapability:input_type -> wasmatrix.v1.InvokeCapabilityRequest
+	23, // 28: wasmatrix.v1.NodeAgentService.SubscribeCapability:input_type -> wasmatrix.v1.SubscribeCapabilityRequest
+	24, // 29: wasmatrix.v1.NodeAgentService.ExchangeHTTP:input_type -> wasmatrix.v1.ExchangeHTTPRequest
+	3,  // 30: wasmatrix.v1.NodeAgentService.StartInstance:output_type -> wasmatrix.v1.NodeAgentServiceStartInstanceResponse
+	5,  // 31: wasmatrix.v1.NodeAgentService.StopInstance:output_type -> wasmatrix.v1.NodeAgentServiceStopInstanceResponse
+	7,  // 32: wasmatrix.v1.NodeAgentService.QueryInstance:output_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceResponse
+	9,  // 33: wasmatrix.v1.NodeAgentService.ListInstances:output_type -> wasmatrix.v1.NodeAgentServiceListInstancesResponse
+	11, // 34: wasmatrix.v1.NodeAgentService.StreamLogs:output_type -> wasmatrix.v1.StreamLogsResponse
+	13, // 35: wasmatrix.v1.NodeAgentService.ChangeGrants:output_type -> wasmatrix.v1.ChangeGrantsResponse
+	25, // 36: wasmatrix.v1.NodeAgentService.SetProviders:output_type -> wasmatrix.v1.SetProvidersResponse
+	26, // 37: wasmatrix.v1.NodeAgentService.InvokeCapability:output_type -> wasmatrix.v1.InvokeCapabilityResponse
+	27, // 38: wasmatrix.v1.NodeAgentService.SubscribeCapability:output_type -> wasmatrix.v1.SubscribeCapabilityResponse
+	28, // 39: wasmatrix.v1.NodeAgentService.ExchangeHTTP:output_type -> wasmatrix.v1.ExchangeHTTPResponse
+	30, // [30:40] is the sub-list for method output_type
+	20, // [20:30] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_node_agent_proto_init() }
@@ -933,6 +1097,7 @@ func file_wasmatrix_v1_node_agent_proto_init() {
 	if File_wasmatrix_v1_node_agent_proto != nil {
 		return
 	}
+	file_wasmatrix_v1_capability_proto_init()
 	file_wasmatrix_v1_control_plane_proto_init()
 	file_wasmatrix_v1_types_proto_init()
 	type x struct{}
@@ -941,7 +1106,7 @@ func file_wasmatrix_v1_node_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_node_agent_proto_rawDesc), len(file_wasmatrix_v1_node_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,11 +19,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NodeAgentService_StartInstance_FullMethodName = "/wasmatrix.v1.NodeAgentService/StartInstance"
-	NodeAgentService_StopInstance_FullMethodName  = "/wasmatrix.v1.NodeAgentService/StopInstance"
-	NodeAgentService_QueryInstance_FullMethodName = "/wasmatrix.v1.NodeAgentService/QueryInstance"
-	NodeAgentService_ListInstances_FullMethodName = "/wasmatrix.v1.NodeAgentService/ListInstances"
-	NodeAgentService_StreamLogs_FullMethodName    = "/wasmatrix.v1.NodeAgentService/StreamLogs"
+	NodeAgentService_StartInstance_FullMethodName       = "/wasmatrix.v1.NodeAgentService/StartInstance"
+	NodeAgentService_StopInstance_FullMethodName        = "/wasmatrix.v1.NodeAgentService/StopInstance"
+	NodeAgentService_QueryInstance_FullMethodName       = "/wasmatrix.v1.NodeAgentService/QueryInstance"
+	NodeAgentService_ListInstances_FullMethodName       = "/wasmatrix.v1.NodeAgentService/ListInstances"
+	NodeAgentService_StreamLogs_FullMethodName          = "/wasmatrix.v1.NodeAgentService/StreamLogs"
+	NodeAgentService_ChangeGrants_FullMethodName        = "/wasmatrix.v1.NodeAgentService/ChangeGrants"
+	NodeAgentService_SetProviders_FullMethodName        = "/wasmatrix.v1.NodeAgentService/SetProviders"
+	NodeAgentService_InvokeCapability_FullMethodName    = "/wasmatrix.v1.NodeAgentService/InvokeCapability"
+	NodeAgentService_SubscribeCapability_FullMethodName = "/wasmatrix.v1.NodeAgentService/SubscribeCapability"
+	NodeAgentService_ExchangeHTTP_FullMethodName        = "/wasmatrix.v1.NodeAgentService/ExchangeHTTP"
 )
 
 // NodeAgentServiceClient is the client API for NodeAgentService service.
@@ -43,6 +48,17 @@ type NodeAgentServiceClient interface {
 	ListInstances(ctx context.Context, in *NodeAgentServiceListInstancesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NodeAgentServiceListInstancesResponse], error)
 	// StreamLogs streams the output of an instance of this agent.
 	StreamLogs(ctx context.Context, in *StreamLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamLogsResponse], error)
+	// ChangeGrants gives an instance of this agent grants, or takes some away. It acts on the guest's next call,
+	// and on one that waits for a message.
+	ChangeGrants(ctx context.Context, in *ChangeGrantsRequest, opts ...grpc.CallOption) (*ChangeGrantsResponse, error)
+	// SetProviders tells an agent which providers there are, and how those that it is to run are configured.
+	SetProviders(ctx context.Context, in *SetProvidersRequest, opts ...grpc.CallOption) (*SetProvidersResponse, error)
+	// InvokeCapability calls a provider of this node for a guest on another one.
+	InvokeCapability(ctx context.Context, in *InvokeCapabilityRequest, opts ...grpc.CallOption) (*InvokeCapabilityResponse, error)
+	// SubscribeCapability streams the messages of one subscription of a guest on another node, until the stream ends.
+	SubscribeCapability(ctx context.Context, in *SubscribeCapabilityRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeCapabilityResponse], error)
+	// ExchangeHTTP makes one HTTP request for a guest on another node.
+	ExchangeHTTP(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExchangeHTTPRequest, ExchangeHTTPResponse], error)
 }
 
 type nodeAgentServiceClient struct {
@@ -121,6 +137,68 @@ func (c *nodeAgentServiceClient) StreamLogs(ctx context.Context, in *StreamLogsR
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeAgentService_StreamLogsClient = grpc.ServerStreamingClient[StreamLogsResponse]
 
+func (c *nodeAgentServiceClient) ChangeGrants(ctx context.Context, in *ChangeGrantsRequest, opts ...grpc.CallOption) (*ChangeGrantsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeGrantsResponse)
+	err := c.cc.Invoke(ctx, NodeAgentService_ChangeGrants_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentServiceClient) SetProviders(ctx context.Context, in *SetProvidersRequest, opts ...grpc.CallOption) (*SetProvidersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetProvidersResponse)
+	err := c.cc.Invoke(ctx, NodeAgentService_SetProviders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentServiceClient) InvokeCapability(ctx context.Context, in *InvokeCapabilityRequest, opts ...grpc.CallOption) (*InvokeCapabilityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InvokeCapabilityResponse)
+	err := c.cc.Invoke(ctx, NodeAgentService_InvokeCapability_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentServiceClient) SubscribeCapability(ctx context.Context, in *SubscribeCapabilityRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeCapabilityResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeAgentService_ServiceDesc.Streams[2], NodeAgentService_SubscribeCapability_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SubscribeCapabilityRequest, SubscribeCapabilityResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeAgentService_SubscribeCapabilityClient = grpc.ServerStreamingClient[SubscribeCapabilityResponse]
+
+func (c *nodeAgentServiceClient) ExchangeHTTP(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExchangeHTTPRequest, ExchangeHTTPResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeAgentService_ServiceDesc.Streams[3], NodeAgentService_ExchangeHTTP_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExchangeHTTPRequest, ExchangeHTTPResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeAgentService_ExchangeHTTPClient = grpc.BidiStreamingClient[ExchangeHTTPRequest, ExchangeHTTPResponse]
+
 // NodeAgentServiceServer is the server API for NodeAgentService service.
 // All implementations must embed UnimplementedNodeAgentServiceServer
 // for forward compatibility.
@@ -138,6 +216,17 @@ type NodeAgentServiceServer interface {
 	ListInstances(*NodeAgentServiceListInstancesRequest, grpc.ServerStreamingServer[NodeAgentServiceListInstancesResponse]) error
 	// StreamLogs streams the output of an instance of this agent.
 	StreamLogs(*StreamLogsRequest, grpc.ServerStreamingServer[StreamLogsResponse]) error
+	// ChangeGrants gives an instance of this agent grants, or takes some away. It acts on the guest's next call,
+	// and on one that waits for a message.
+	ChangeGrants(context.Context, *ChangeGrantsRequest) (*ChangeGrantsResponse, error)
+	// SetProviders tells an agent which providers there are, and how those that it is to run are configured.
+	SetProviders(context.Context, *SetProvidersRequest) (*SetProvidersResponse, error)
+	// InvokeCapability calls a provider of this node for a guest on another one.
+	InvokeCapability(context.Context, *InvokeCapabilityRequest) (*InvokeCapabilityResponse, error)
+	// SubscribeCapability streams the messages of one subscription of a guest on another node, until the stream ends.
+	SubscribeCapability(*SubscribeCapabilityRequest, grpc.ServerStreamingServer[SubscribeCapabilityResponse]) error
+	// ExchangeHTTP makes one HTTP request for a guest on another node.
+	ExchangeHTTP(grpc.BidiStreamingServer[ExchangeHTTPRequest, ExchangeHTTPResponse]) error
 	mustEmbedUnimplementedNodeAgentServiceServer()
 }
 
@@ -162,6 +251,21 @@ func (UnimplementedNodeAgentServiceServer) ListInstances(*NodeAgentServiceListIn
 }
 func (UnimplementedNodeAgentServiceServer) StreamLogs(*StreamLogsRequest, grpc.ServerStreamingServer[StreamLogsResponse]) error {
 	return status.Error(codes.Unimplemented, "method StreamLogs not implemented")
+}
+func (UnimplementedNodeAgentServiceServer) ChangeGrants(context.Context, *ChangeGrantsRequest) (*ChangeGrantsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeGrants not implemented")
+}
+func (UnimplementedNodeAgentServiceServer) SetProviders(context.Context, *SetProvidersRequest) (*SetProvidersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetProviders not implemented")
+}
+func (UnimplementedNodeAgentServiceServer) InvokeCapability(context.Context, *InvokeCapabilityRequest) (*InvokeCapabilityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InvokeCapability not implemented")
+}
+func (UnimplementedNodeAgentServiceServer) SubscribeCapability(*SubscribeCapabilityRequest, grpc.ServerStreamingServer[SubscribeCapabilityResponse]) error {
+	return status.Error(codes.Unimplemented, "method SubscribeCapability not implemented")
+}
+func (UnimplementedNodeAgentServiceServer) ExchangeHTTP(grpc.BidiStreamingServer[ExchangeHTTPRequest, ExchangeHTTPResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExchangeHTTP not implemented")
 }
 func (UnimplementedNodeAgentServiceServer) mustEmbedUnimplementedNodeAgentServiceServer() {}
 func (UnimplementedNodeAgentServiceServer) testEmbeddedByValue()                          {}
@@ -260,6 +364,78 @@ func _NodeAgentService_StreamLogs_Handler(srv interface{}, stream grpc.ServerStr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeAgentService_StreamLogsServer = grpc.ServerStreamingServer[StreamLogsResponse]
 
+func _NodeAgentService_ChangeGrants_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeGrantsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServiceServer).ChangeGrants(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgentService_ChangeGrants_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServiceServer).ChangeGrants(ctx, req.(*ChangeGrantsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgentService_SetProviders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetProvidersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServiceServer).SetProviders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgentService_SetProviders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServiceServer).SetProviders(ctx, req.(*SetProvidersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgentService_InvokeCapability_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InvokeCapabilityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServiceServer).InvokeCapability(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgentService_InvokeCapability_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServiceServer).InvokeCapability(ctx, req.(*InvokeCapabilityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgentService_SubscribeCapability_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SubscribeCapabilityRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeAgentServiceServer).SubscribeCapability(m, &grpc.GenericServerStream[SubscribeCapabilityRequest, SubscribeCapabilityResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeAgentService_SubscribeCapabilityServer = grpc.ServerStreamingServer[SubscribeCapabilityResponse]
+
+func _NodeAgentService_ExchangeHTTP_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(NodeAgentServiceServer).ExchangeHTTP(&grpc.GenericServerStream[ExchangeHTTPRequest, ExchangeHTTPResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeAgentService_ExchangeHTTPServer = grpc.BidiStreamingServer[ExchangeHTTPRequest, ExchangeHTTPResponse]
+
 // NodeAgentService_ServiceDesc is the grpc.ServiceDesc for NodeAgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -279,6 +455,18 @@ var NodeAgentService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "QueryInstance",
 			Handler:    _NodeAgentService_QueryInstance_Handler,
 		},
+		{
+			MethodName: "ChangeGrants",
+			Handler:    _NodeAgentService_ChangeGrants_Handler,
+		},
+		{
+			MethodName: "SetProviders",
+			Handler:    _NodeAgentService_SetProviders_Handler,
+		},
+		{
+			MethodName: "InvokeCapability",
+			Handler:    _NodeAgentService_InvokeCapability_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -290,6 +478,17 @@ var NodeAgentService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "StreamLogs",
 			Handler:       _NodeAgentService_StreamLogs_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "SubscribeCapability",
+			Handler:       _NodeAgentService_SubscribeCapability_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExchangeHTTP",
+			Handler:       _NodeAgentService_ExchangeHTTP_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "wasmatrix/v1/node_agent.proto",

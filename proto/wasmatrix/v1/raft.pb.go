@@ -817,8 +817,11 @@ type GossipMeta struct {
 	// The newest quorum that the node knows of.
 	QuorumGeneration uint64 `protobuf:"varint,13,opt,name=quorum_generation,json=quorumGeneration,proto3" json:"quorum_generation,omitempty"`
 	QuorumFounder    string `protobuf:"bytes,14,opt,name=quorum_founder,json=quorumFounder,proto3" json:"quorum_founder,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The ports of the node's messaging server: for clients, and for its peers. 0 where it has none.
+	NatsPort      uint32 `protobuf:"varint,15,opt,name=nats_port,json=natsPort,proto3" json:"nats_port,omitempty"`
+	NatsRoutePort uint32 `protobuf:"varint,16,opt,name=nats_route_port,json=natsRoutePort,proto3" json:"nats_route_port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GossipMeta) Reset() {
@@ -949,6 +952,20 @@ func (x *GossipMeta) GetQuorumFounder() string {
 	return ""
 }
 
+func (x *GossipMeta) GetNatsPort() uint32 {
+	if x != nil {
+		return x.NatsPort
+	}
+	return 0
+}
+
+func (x *GossipMeta) GetNatsRoutePort() uint32 {
+	if x != nil {
+		return x.NatsRoutePort
+	}
+	return 0
+}
+
 var File_wasmatrix_v1_raft_proto protoreflect.FileDescriptor
 
 const file_wasmatrix_v1_raft_proto_rawDesc = "" +
@@ -1009,7 +1026,7 @@ const file_wasmatrix_v1_raft_proto_rawDesc = "" +
 	"\bsettings\x18\x04 \x03(\v2$.wasmatrix.v1.Metadata.SettingsEntryR\bsettings\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x03\n" +
 	"\n" +
 	"GossipMeta\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
@@ -1028,7 +1045,9 @@ const file_wasmatrix_v1_raft_proto_rawDesc = "" +
 	"\tunfounded\x18\v \x01(\bR\tunfounded\x12\x18\n" +
 	"\aleaving\x18\f \x01(\bR\aleaving\x12+\n" +
 	"\x11quorum_generation\x18\r \x01(\x04R\x10quorumGeneration\x12%\n" +
-	"\x0equorum_founder\x18\x0e \x01(\tR\rquorumFounderB\xad\x01\n" +
+	"\x0equorum_founder\x18\x0e \x01(\tR\rquorumFounder\x12\x1b\n" +
+	"\tnats_port\x18\x0f \x01(\rR\bnatsPort\x12&\n" +
+	"\x0fnats_route_port\x18\x10 \x01(\rR\rnatsRoutePortB\xad\x01\n" +
 	"\x10com.wasmatrix.v1B\tRaftProtoP\x01Z=github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1;wasmatrixv1\xa2\x02\x03WXX\xaa\x02\fWasmatrix.V1\xca\x02\fWasmatrix\\V1\xe2\x02\x18Wasmatrix\\V1\\GPBMetadata\xea\x02\rWasmatrix::V1b\x06proto3"
 
 var (

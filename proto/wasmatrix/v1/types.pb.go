@@ -436,8 +436,10 @@ type InstanceSpec struct {
 	// The most linear memory the guest may have, in bytes.
 	MemoryLimitBytes uint64 `protobuf:"varint,6,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
 	// Labels its node must carry.
-	Constraints   map[string]string `protobuf:"bytes,7,rep,name=constraints,proto3" json:"constraints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	OnPartition   OnPartition       `protobuf:"varint,8,opt,name=on_partition,json=onPartition,proto3,enum=wasmatrix.v1.OnPartition" json:"on_partition,omitempty"`
+	Constraints map[string]string `protobuf:"bytes,7,rep,name=constraints,proto3" json:"constraints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	OnPartition OnPartition       `protobuf:"varint,8,opt,name=on_partition,json=onPartition,proto3,enum=wasmatrix.v1.OnPartition" json:"on_partition,omitempty"`
+	// What the guest may use from its start on. The instance's own record says what it may use now.
+	Grants        []*Grant `protobuf:"bytes,9,rep,name=grants,proto3" json:"grants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -528,6 +530,78 @@ func (x *InstanceSpec) GetOnPartition() OnPartition {
 	return OnPartition_ON_PARTITION_UNSPECIFIED
 }
 
+func (x *InstanceSpec) GetGrants() []*Grant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+// Grant lets one instance use one capability, as far as the permissions say. Nothing is allowed that no grant
+// names.
+type Grant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of a provider.
+	CapabilityId string `protobuf:"bytes,1,opt,name=capability_id,json=capabilityId,proto3" json:"capability_id,omitempty"`
+	// "kv", "http" or "messaging".
+	ProviderType string `protobuf:"bytes,2,opt,name=provider_type,json=providerType,proto3" json:"provider_type,omitempty"`
+	// Such as "kv:read" or "http:domain:example.com"; sorted, each once.
+	Permissions   []string `protobuf:"bytes,3,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Grant) Reset() {
+	*x = Grant{}
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Grant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Grant) ProtoMessage() {}
+
+func (x *Grant) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Grant.ProtoReflect.Descriptor instead.
+func (*Grant) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Grant) GetCapabilityId() string {
+	if x != nil {
+		return x.CapabilityId
+	}
+	return ""
+}
+
+func (x *Grant) GetProviderType() string {
+	if x != nil {
+		return x.ProviderType
+	}
+	return ""
+}
+
+func (x *Grant) GetPermissions() []string {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
 // Instance is the fact of one instance. Its agent is the truth; any other copy is a cache.
 type Instance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -557,14 +631,16 @@ type Instance struct {
 	Revision uint64 `protobuf:"varint,16,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The epoch that its node had when it accepted this generation. Once the node's is higher, the
 	// instance is no longer the node's.
-	NodeEpoch     uint64 `protobuf:"varint,17,opt,name=node_epoch,json=nodeEpoch,proto3" json:"node_epoch,omitempty"`
+	NodeEpoch uint64 `protobuf:"varint,17,opt,name=node_epoch,json=nodeEpoch,proto3" json:"node_epoch,omitempty"`
+	// What the guest may use now; it moves with the instance.
+	Grants        []*Grant `protobuf:"bytes,18,rep,name=grants,proto3" json:"grants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[2]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +652,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[2]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +665,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{2}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Instance) GetInstanceId() string {
@@ -711,6 +787,13 @@ func (x *Instance) GetNodeEpoch() uint64 {
 	return 0
 }
 
+func (x *Instance) GetGrants() []*Grant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
 // Event is something that happened, with the time of the node that saw it.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -730,7 +813,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[3]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +825,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[3]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +838,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Event) GetEventId() string {
@@ -837,7 +920,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[4]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +932,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[4]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +945,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Node) GetNodeId() string {
@@ -981,7 +1064,7 @@ type NodeLimits struct {
 
 func (x *NodeLimits) Reset() {
 	*x = NodeLimits{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[5]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1076,7 @@ func (x *NodeLimits) String() string {
 func (*NodeLimits) ProtoMessage() {}
 
 func (x *NodeLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[5]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1089,7 @@ func (x *NodeLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLimits.ProtoReflect.Descriptor instead.
 func (*NodeLimits) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NodeLimits) GetMaxInstances() uint32 {
@@ -1036,7 +1119,7 @@ type NodeLoad struct {
 
 func (x *NodeLoad) Reset() {
 	*x = NodeLoad{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[6]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1131,7 @@ func (x *NodeLoad) String() string {
 func (*NodeLoad) ProtoMessage() {}
 
 func (x *NodeLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[6]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1144,7 @@ func (x *NodeLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLoad.ProtoReflect.Descriptor instead.
 func (*NodeLoad) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NodeLoad) GetInstances() uint32 {
@@ -1083,18 +1166,24 @@ type Provider struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	ProviderId   string                 `protobuf:"bytes,1,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
 	ProviderType string                 `protobuf:"bytes,2,opt,name=provider_type,json=providerType,proto3" json:"provider_type,omitempty"`
-	Config       map[string]string      `protobuf:"bytes,3,rep,name=config,proto3" json:"config,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// "backend" is the URL of its engine; what else there is depends on the type.
+	Config map[string]string `protobuf:"bytes,3,rep,name=config,proto3" json:"config,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The node it is bound to; empty for every node.
-	NodeId        string        `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	State         ProviderState `protobuf:"varint,5,opt,name=state,proto3,enum=wasmatrix.v1.ProviderState" json:"state,omitempty"`
-	Version       string        `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	NodeId string        `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	State  ProviderState `protobuf:"varint,5,opt,name=state,proto3,enum=wasmatrix.v1.ProviderState" json:"state,omitempty"`
+	// The version of the binary that wrote it.
+	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	// Labels that a node must carry to run it; none for every node.
+	Constraints map[string]string `protobuf:"bytes,7,rep,name=constraints,proto3" json:"constraints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Raised with each change, so that a node knows which one it runs.
+	Revision      uint64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Provider) Reset() {
 	*x = Provider{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[7]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1195,7 @@ func (x *Provider) String() string {
 func (*Provider) ProtoMessage() {}
 
 func (x *Provider) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[7]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1208,7 @@ func (x *Provider) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provider.ProtoReflect.Descriptor instead.
 func (*Provider) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Provider) GetProviderId() string {
@@ -1164,6 +1253,20 @@ func (x *Provider) GetVersion() string {
 	return ""
 }
 
+func (x *Provider) GetConstraints() map[string]string {
+	if x != nil {
+		return x.Constraints
+	}
+	return nil
+}
+
+func (x *Provider) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Fence lets a receiver refuse an order from a deposed leader.
 type Fence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1183,7 +1286,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1298,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1311,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Fence) GetTerm() uint64 {
@@ -1256,7 +1359,7 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"policyType\x12\x1f\n" +
 	"\vmax_retries\x18\x02 \x01(\rR\n" +
 	"maxRetries\x123\n" +
-	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"\x85\x04\n" +
+	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"\xb2\x04\n" +
 	"\fInstanceSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vmodule_hash\x18\x02 \x01(\tR\n" +
@@ -1266,13 +1369,18 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x0erestart_policy\x18\x05 \x01(\v2\x1b.wasmatrix.v1.RestartPolicyR\rrestartPolicy\x12,\n" +
 	"\x12memory_limit_bytes\x18\x06 \x01(\x04R\x10memoryLimitBytes\x12M\n" +
 	"\vconstraints\x18\a \x03(\v2+.wasmatrix.v1.InstanceSpec.ConstraintsEntryR\vconstraints\x12<\n" +
-	"\fon_partition\x18\b \x01(\x0e2\x19.wasmatrix.v1.OnPartitionR\vonPartition\x1a6\n" +
+	"\fon_partition\x18\b \x01(\x0e2\x19.wasmatrix.v1.OnPartitionR\vonPartition\x12+\n" +
+	"\x06grants\x18\t \x03(\v2\x13.wasmatrix.v1.GrantR\x06grants\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10ConstraintsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xee\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"s\n" +
+	"\x05Grant\x12#\n" +
+	"\rcapability_id\x18\x01 \x01(\tR\fcapabilityId\x12#\n" +
+	"\rprovider_type\x18\x02 \x01(\tR\fproviderType\x12 \n" +
+	"\vpermissions\x18\x03 \x03(\tR\vpermissions\"\x9b\x06\n" +
 	"\bInstance\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12.\n" +
@@ -1302,7 +1410,8 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"last_error\x18\x0f \x01(\tR\tlastError\x12\x1a\n" +
 	"\brevision\x18\x10 \x01(\x04R\brevision\x12\x1d\n" +
 	"\n" +
-	"node_epoch\x18\x11 \x01(\x04R\tnodeEpochB\f\n" +
+	"node_epoch\x18\x11 \x01(\x04R\tnodeEpoch\x12+\n" +
+	"\x06grants\x18\x12 \x03(\v2\x13.wasmatrix.v1.GrantR\x06grantsB\f\n" +
 	"\n" +
 	"_exit_code\"\xac\x02\n" +
 	"\x05Event\x12\x19\n" +
@@ -1345,7 +1454,7 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x10max_memory_bytes\x18\x02 \x01(\x04R\x0emaxMemoryBytes\"^\n" +
 	"\bNodeLoad\x12\x1c\n" +
 	"\tinstances\x18\x01 \x01(\rR\tinstances\x124\n" +
-	"\x16committed_memory_bytes\x18\x02 \x01(\x04R\x14committedMemoryBytes\"\xad\x02\n" +
+	"\x16committed_memory_bytes\x18\x02 \x01(\x04R\x14committedMemoryBytes\"\xd4\x03\n" +
 	"\bProvider\x12\x1f\n" +
 	"\vprovider_id\x18\x01 \x01(\tR\n" +
 	"providerId\x12#\n" +
@@ -1353,8 +1462,13 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x06config\x18\x03 \x03(\v2\".wasmatrix.v1.Provider.ConfigEntryR\x06config\x12\x17\n" +
 	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x121\n" +
 	"\x05state\x18\x05 \x01(\x0e2\x1b.wasmatrix.v1.ProviderStateR\x05state\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\x1a9\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12I\n" +
+	"\vconstraints\x18\a \x03(\v2'.wasmatrix.v1.Provider.ConstraintsEntryR\vconstraints\x12\x1a\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
+	"\x10ConstraintsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x01\n" +
 	"\x05Fence\x12\x12\n" +
@@ -1415,7 +1529,7 @@ func file_wasmatrix_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_wasmatrix_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_wasmatrix_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_wasmatrix_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_wasmatrix_v1_types_proto_goTypes = []any{
 	(InstanceStatus)(0),           // 0: wasmatrix.v1.InstanceStatus
 	(PolicyType)(0),               // 1: wasmatrix.v1.PolicyType
@@ -1425,48 +1539,53 @@ var file_wasmatrix_v1_types_proto_goTypes = []any{
 	(ProviderState)(0),            // 5: wasmatrix.v1.ProviderState
 	(*RestartPolicy)(nil),         // 6: wasmatrix.v1.RestartPolicy
 	(*InstanceSpec)(nil),          // 7: wasmatrix.v1.InstanceSpec
-	(*Instance)(nil),              // 8: wasmatrix.v1.Instance
-	(*Event)(nil),                 // 9: wasmatrix.v1.Event
-	(*Node)(nil),                  // 10: wasmatrix.v1.Node
-	(*NodeLimits)(nil),            // 11: wasmatrix.v1.NodeLimits
-	(*NodeLoad)(nil),              // 12: wasmatrix.v1.NodeLoad
-	(*Provider)(nil),              // 13: wasmatrix.v1.Provider
-	(*Fence)(nil),                 // 14: wasmatrix.v1.Fence
-	nil,                           // 15: wasmatrix.v1.InstanceSpec.EnvEntry
-	nil,                           // 16: wasmatrix.v1.InstanceSpec.ConstraintsEntry
-	nil,                           // 17: wasmatrix.v1.Event.DetailsEntry
-	nil,                           // 18: wasmatrix.v1.Node.LabelsEntry
-	nil,                           // 19: wasmatrix.v1.Provider.ConfigEntry
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Grant)(nil),                 // 8: wasmatrix.v1.Grant
+	(*Instance)(nil),              // 9: wasmatrix.v1.Instance
+	(*Event)(nil),                 // 10: wasmatrix.v1.Event
+	(*Node)(nil),                  // 11: wasmatrix.v1.Node
+	(*NodeLimits)(nil),            // 12: wasmatrix.v1.NodeLimits
+	(*NodeLoad)(nil),              // 13: wasmatrix.v1.NodeLoad
+	(*Provider)(nil),              // 14: wasmatrix.v1.Provider
+	(*Fence)(nil),                 // 15: wasmatrix.v1.Fence
+	nil,                           // 16: wasmatrix.v1.InstanceSpec.EnvEntry
+	nil,                           // 17: wasmatrix.v1.InstanceSpec.ConstraintsEntry
+	nil,                           // 18: wasmatrix.v1.Event.DetailsEntry
+	nil,                           // 19: wasmatrix.v1.Node.LabelsEntry
+	nil,                           // 20: wasmatrix.v1.Provider.ConfigEntry
+	nil,                           // 21: wasmatrix.v1.Provider.ConstraintsEntry
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_wasmatrix_v1_types_proto_depIdxs = []int32{
 	1,  // 0: wasmatrix.v1.RestartPolicy.policy_type:type_name -> wasmatrix.v1.PolicyType
-	20, // 1: wasmatrix.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	15, // 2: wasmatrix.v1.InstanceSpec.env:type_name -> wasmatrix.v1.InstanceSpec.EnvEntry
+	22, // 1: wasmatrix.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	16, // 2: wasmatrix.v1.InstanceSpec.env:type_name -> wasmatrix.v1.InstanceSpec.EnvEntry
 	6,  // 3: wasmatrix.v1.InstanceSpec.restart_policy:type_name -> wasmatrix.v1.RestartPolicy
-	16, // 4: wasmatrix.v1.InstanceSpec.constraints:type_name -> wasmatrix.v1.InstanceSpec.ConstraintsEntry
+	17, // 4: wasmatrix.v1.InstanceSpec.constraints:type_name -> wasmatrix.v1.InstanceSpec.ConstraintsEntry
 	2,  // 5: wasmatrix.v1.InstanceSpec.on_partition:type_name -> wasmatrix.v1.OnPartition
-	7,  // 6: wasmatrix.v1.Instance.spec:type_name -> wasmatrix.v1.InstanceSpec
-	0,  // 7: wasmatrix.v1.Instance.status:type_name -> wasmatrix.v1.InstanceStatus
-	3,  // 8: wasmatrix.v1.Instance.durability:type_name -> wasmatrix.v1.Durability
-	21, // 9: wasmatrix.v1.Instance.created_at:type_name -> google.protobuf.Timestamp
-	21, // 10: wasmatrix.v1.Instance.placed_at:type_name -> google.protobuf.Timestamp
-	21, // 11: wasmatrix.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	21, // 12: wasmatrix.v1.Instance.finished_at:type_name -> google.protobuf.Timestamp
-	21, // 13: wasmatrix.v1.Instance.restart_at:type_name -> google.protobuf.Timestamp
-	21, // 14: wasmatrix.v1.Event.time:type_name -> google.protobuf.Timestamp
-	17, // 15: wasmatrix.v1.Event.details:type_name -> wasmatrix.v1.Event.DetailsEntry
-	18, // 16: wasmatrix.v1.Node.labels:type_name -> wasmatrix.v1.Node.LabelsEntry
-	11, // 17: wasmatrix.v1.Node.limits:type_name -> wasmatrix.v1.NodeLimits
-	4,  // 18: wasmatrix.v1.Node.state:type_name -> wasmatrix.v1.NodeState
-	19, // 19: wasmatrix.v1.Provider.config:type_name -> wasmatrix.v1.Provider.ConfigEntry
-	5,  // 20: wasmatrix.v1.Provider.state:type_name -> wasmatrix.v1.ProviderState
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	8,  // 6: wasmatrix.v1.InstanceSpec.grants:type_name -> wasmatrix.v1.Grant
+	7,  // 7: wasmatrix.v1.Instance.spec:type_name -> wasmatrix.v1.InstanceSpec
+	0,  // 8: wasmatrix.v1.Instance.status:type_name -> wasmatrix.v1.InstanceStatus
+	3,  // 9: wasmatrix.v1.Instance.durability:type_name -> wasmatrix.v1.Durability
+	23, // 10: wasmatrix.v1.Instance.created_at:type_name -> google.protobuf.Timestamp
+	23, // 11: wasmatrix.v1.Instance.placed_at:type_name -> google.protobuf.Timestamp
+	23, // 12: wasmatrix.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	23, // 13: wasmatrix.v1.Instance.finished_at:type_name -> google.protobuf.Timestamp
+	23, // 14: wasmatrix.v1.Instance.restart_at:type_name -> google.protobuf.Timestamp
+	8,  // 15: wasmatrix.v1.Instance.grants:type_name -> wasmatrix.v1.Grant
+	23, // 16: wasmatrix.v1.Event.time:type_name -> google.protobuf.Timestamp
+	18, // 17: wasmatrix.v1.Event.details:type_name -> wasmatrix.v1.Event.DetailsEntry
+	19, // 18: wasmatrix.v1.Node.labels:type_name -> wasmatrix.v1.Node.LabelsEntry
+	12, // 19: wasmatrix.v1.Node.limits:type_name -> wasmatrix.v1.NodeLimits
+	4,  // 20: wasmatrix.v1.Node.state:type_name -> wasmatrix.v1.NodeState
+	20, // 21: wasmatrix.v1.Provider.config:type_name -> wasmatrix.v1.Provider.ConfigEntry
+	5,  // 22: wasmatrix.v1.Provider.state:type_name -> wasmatrix.v1.ProviderState
+	21, // 23: wasmatrix.v1.Provider.constraints:type_name -> wasmatrix.v1.Provider.ConstraintsEntry
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_types_proto_init() }
@@ -1474,14 +1593,14 @@ func file_wasmatrix_v1_types_proto_init() {
 	if File_wasmatrix_v1_types_proto != nil {
 		return
 	}
-	file_wasmatrix_v1_types_proto_msgTypes[2].OneofWrappers = []any{}
+	file_wasmatrix_v1_types_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_types_proto_rawDesc), len(file_wasmatrix_v1_types_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
