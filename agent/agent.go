@@ -44,6 +44,7 @@ type Agent struct {
 	peers   *rpc.Peers
 	voters  VoterFinder
 	metrics *metrics
+	calls   *calls
 
 	bootID      string
 	eventPrefix string
@@ -118,6 +119,7 @@ func New(cfg Config, engine *wasm.Engine, store *modulestore.Store, peers *rpc.P
 	a.keeper = newKeeper(store, cfg.KeepModules)
 	a.contact = newContact()
 	a.reports = newReports(a)
+	a.calls = newCalls(a)
 	if a.metrics, err = newMetrics(cfg.Registerer, a); err != nil {
 		return nil, err
 	}

@@ -36,6 +36,8 @@ type Config struct {
 	KeepRecords, KeepLogs int
 	// KeepModules is how long a module stays that nothing references. Default an hour.
 	KeepModules time.Duration
+	// Providers carry out what guests ask for beyond computing. Default: none, and guests are told that there are none.
+	Providers Providers
 	// OnLeader, where set, is told when an order shows a newer leader than was known.
 	OnLeader func(nodeID, addr string, term uint64)
 	// Log is where the agent says what an operator should know. Default: nowhere.
@@ -71,6 +73,9 @@ func (c Config) withDefaults() Config {
 	c.KeepRecords = orDefault(c.KeepRecords, 1000)
 	c.KeepLogs = orDefault(c.KeepLogs, 100)
 	c.KeepModules = orDefault(c.KeepModules, time.Hour)
+	if c.Providers == nil {
+		c.Providers = noProviders{}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

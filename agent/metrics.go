@@ -43,7 +43,7 @@ func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
 		}
 		return 0
 	})
-	for _, c := range []prometheus.Collector{crashes, start, health, newStatusCollector(a.facts)} {
+	for _, c := range []prometheus.Collector{crashes, start, health, newStatusCollector(a.facts), a.calls.latency, a.calls.denials, a.calls.dropped} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

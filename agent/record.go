@@ -21,6 +21,9 @@ const (
 	eventStopped   = "instance.stopped"
 	eventCrashed   = "instance.crashed"
 	eventRestarted = "instance.restarted"
+	eventGranted   = "capability.granted"
+	eventRevoked   = "capability.revoked"
+	eventDenied    = "capability.denied"
 )
 
 // acceptLocked makes the first record of an order that was accepted now.
@@ -38,8 +41,10 @@ func (a *Agent) acceptLocked(spec *pb.InstanceSpec, order *pb.StartOrder) *pb.In
 		Generation: order.GetGeneration(),
 		NodeEpoch:  a.epoch,
 		Revision:   1,
+		Grants:     spec.GetGrants(),
 	}
 	if from := order.GetMovedFrom(); from != nil {
+		rec.Grants = from.GetGrants()
 		rec.Restarts = from.GetRestarts()
 		rec.LastError = clip(from.GetLastError())
 		if from.GetCreatedAt() != nil {
@@ -69,6 +74,7 @@ func revise(rec *pb.Instance) *pb.Instance {
 		NodeEpoch:  rec.NodeEpoch,
 		ExitCode:   rec.ExitCode,
 		LastError:  rec.LastError,
+		Grants:     rec.Grants,
 		Revision:   rec.Revision + 1,
 	}
 }

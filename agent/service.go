@@ -123,6 +123,38 @@ func (s *agentService) StreamLogs(req *pb.StreamLogsRequest, stream grpc.ServerS
 	}
 }
 
+// ChangeGrants implements the RPC of that name.
+func (s *agentService) ChangeGrants(ctx context.Context, req *pb.ChangeGrantsRequest) (*pb.ChangeGrantsResponse, error) {
+	rec, err := s.agent.changeGrants(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.ChangeGrantsResponse{Instance: rec}, nil
+}
+
+// SetProviders implements the RPC of that name.
+func (s *agentService) SetProviders(_ context.Context, req *pb.SetProvidersRequest) (*pb.SetProvidersResponse, error) {
+	if err := s.agent.obey(req.GetFence()); err != nil {
+		return nil, err
+	}
+	return &pb.SetProvidersResponse{Failures: s.agent.cfg.Providers.Set(req)}, nil
+}
+
+// InvokeCapability implements the RPC of that name.
+func (s *agentService) InvokeCapability(ctx context.Context, req *pb.InvokeCapabilityRequest) (*pb.InvokeCapabilityResponse, error) {
+	return s.agent.cfg.Providers.Invoke(ctx, req)
+}
+
+// SubscribeCapability implements the RPC of that name.
+func (s *agentService) SubscribeCapability(req *pb.SubscribeCapabilityRequest, stream grpc.ServerStreamingServer[pb.SubscribeCapabilityResponse]) error {
+	return s.agent.cfg.Providers.Subscribe(req, stream)
+}
+
+// ExchangeHTTP implements the RPC of that name.
+func (s *agentService) ExchangeHTTP(stream grpc.BidiStreamingServer[pb.ExchangeHTTPRequest, pb.ExchangeHTTPResponse]) error {
+	return s.agent.cfg.Providers.ExchangeHTTP(stream)
+}
+
 func (a *Agent) notFound(id string) error {
 	return rpc.Errorf(rpc.InstanceNotFound, "node %s has no instance %q", a.cfg.NodeName, id)
 }

@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/wasmatrix/wasmatrix/capability"
 	"github.com/wasmatrix/wasmatrix/fact"
 	"github.com/wasmatrix/wasmatrix/modulestore"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
@@ -62,6 +64,11 @@ type instance struct {
 	held    bool // it waits for the leader's word before it runs again; guarded by contact.mu
 	// How often contact had run out when the leader's last word on it came; guarded by contact.mu.
 	heard uint64
+
+	granting sync.Mutex          // held over a change of grants, and guards session
+	session  *capability.Session // of the run under way; nil between two
+
+	writing sync.Mutex // held from reading rec to publishing the next one, where grants could be lost in between
 }
 
 func newInstance(life context.Context, rec *pb.Instance, o *order, out *output) *instance {
@@ -216,7 +223,9 @@ func (a *Agent) attempt(i *instance, module *wasm.Module, first bool, restarts u
 	}
 	ctx, over := a.contact.during(i)
 	defer over()
-	guest, err := a.instantiate(ctx, i, module)
+	session := a.openSession(i)
+	defer a.closeSession(i)
+	guest, err := a.instantiate(ctx, i, module, session)
 	if err != nil {
 		return end{err: err, why: clip("instantiate: " + err.Error()), held: i.heldBy(ctx)}
 	}
@@ -263,7 +272,7 @@ func (i *instance) heldBy(ctx context.Context) error {
 }
 
 // instantiate makes a guest, when it is its turn: a few at once, however many start.
-func (a *Agent) instantiate(ctx context.Context, i *instance, module *wasm.Module) (*wasm.Instance, error) {
+func (a *Agent) instantiate(ctx context.Context, i *instance, module *wasm.Module, session *capability.Session) (*wasm.Instance, error) {
 	select {
 	case a.turns <- struct{}{}:
 	case <-ctx.Done():
@@ -284,6 +293,7 @@ func (a *Agent) instantiate(ctx context.Context, i *instance, module *wasm.Modul
 		MemoryLimit: spec.GetMemoryLimitBytes(),
 		Stdout:      i.out.stdout(),
 		Stderr:      i.out.stderr(),
+		Session:     session,
 	})
 	if err != nil {
 		i.order.refuse(err)
@@ -295,9 +305,19 @@ func (a *Agent) instantiate(ctx context.Context, i *instance, module *wasm.Modul
 
 // publish makes a record the instance's newest, here and, by way of the reports, everywhere.
 func (a *Agent) publish(i *instance, rec *pb.Instance, event *pb.Event) {
-	i.rec.Store(rec)
+	i.writing.Lock()
+	i.follow(rec)
 	a.put(rec, event)
+	i.writing.Unlock()
 	a.trace(rec)
+}
+
+// follow makes a record the instance's newest, with the grants of the one before, which may have changed since it
+// was made from that; i.writing is held.
+func (i *instance) follow(rec *pb.Instance) {
+	before := i.rec.Load()
+	rec.Grants, rec.Revision = before.GetGrants(), before.GetRevision()+1
+	i.rec.Store(rec)
 }
 
 // trace is for those who debug; for all others there are events.
@@ -340,8 +360,9 @@ func (a *Agent) finishStopped(i *instance, e end) {
 // finish ends an instance: this record is its last.
 func (a *Agent) finish(i *instance, rec *pb.Instance, event *pb.Event) {
 	i.out.close()
-	i.rec.Store(rec)
 	a.mu.Lock()
+	i.writing.Lock()
+	i.follow(rec)
 	if a.live[i.id] == i { // else a higher generation has taken its place
 		delete(a.live, i.id)
 	}
@@ -353,6 +374,7 @@ func (a *Agent) finish(i *instance, rec *pb.Instance, event *pb.Event) {
 	} else if a.put(rec, event) && fact.Ended(rec.GetStatus()) {
 		a.retainLocked(tombed{id: i.id, generation: i.generation, at: time.Now(), out: i.out})
 	}
+	i.writing.Unlock()
 	a.mu.Unlock()
 	a.trace(rec)
 	i.closeAll()

@@ -110,7 +110,9 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {
 		if !fact.StopsOnPartition(i.GetSpec()) { // else it is given up there first
-			l.noteOrdered(reserved)
+			if out.failures[i.GetInstanceId()] == nil { // else the node has said that nothing comes of it
+				l.noteOrdered(reserved)
+			}
 			s.view.release(i.GetInstanceId(), reserved.GetNodeId())
 		}
 		return nil, rpc.Errorf(rpc.Code(call.failure.GetErrorCode()), "%s", call.failure.GetMessage())
@@ -159,7 +161,7 @@ func (s *Server) reserveMove(l *lead, i *pb.Instance) (now, reserved *pb.Instanc
 		return nil, nil, nil, s.unplaced(l, err)
 	}
 	reserved = reservation(id, now.GetSpec(), chosen[0], now.GetGeneration()+1)
-	reserved.CreatedAt = proto.CloneOf(now.GetCreatedAt())
+	reserved.CreatedAt, reserved.Grants = proto.CloneOf(now.GetCreatedAt()), now.GetGrants()
 	s.view.reserve(reserved)
 	call = &startCall{done: make(chan struct{}), on: reserved.GetNodeId()}
 	l.starts[id] = call

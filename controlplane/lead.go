@@ -36,6 +36,11 @@ type lead struct {
 	recovered chan struct{}
 	// Has a token when unanswered has grown.
 	moreUnanswered chan struct{}
+	// Has a token when the nodes are to be told of providers at once.
+	moreProviders chan struct{}
+
+	tabling sync.Mutex // guards tables; held while what is told of providers is put together
+	tables  uint64
 
 	mu sync.Mutex // guards all below
 
@@ -47,6 +52,8 @@ type lead struct {
 	stopping map[string]int        // by instance id; stops under way, which no move may undo
 	// By instance id: the generation of a move that came to nothing known.
 	ordered map[string]uint64
+	// Node id → provider id → what that node said was wrong with it.
+	failures map[string]map[string]string
 	// By instance id: when a first start got no answer last, whose caller has not asked again since.
 	unanswered map[string]time.Time
 	seen       map[string]string // node id → the state last seen, for events
@@ -122,6 +129,8 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 		ordered:        map[string]uint64{},
 		unanswered:     map[string]time.Time{},
 		moreUnanswered: make(chan struct{}, 1),
+		failures:       map[string]map[string]string{},
+		moreProviders:  make(chan struct{}, 1),
 		seen:           map[string]string{},
 	}
 	s.view.dropReservations()
@@ -138,6 +147,7 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	g.Go(func() error { s.relocate(l); return nil })
 	g.Go(func() error { s.careForModules(l); return nil })
 	g.Go(func() error { s.giveUpUnanswered(l); return nil })
+	g.Go(func() error { s.keepProviders(l); return nil })
 	select {
 	case <-l.recovered:
 		log.Info("leading", "duration", time.Since(began), "missing", s.missing(l))

@@ -101,6 +101,7 @@ func orphaned(i *pb.Instance, now time.Time) *pb.Instance {
 		PlacedAt:   endOfTime,
 		StartedAt:  i.GetStartedAt(),
 		Restarts:   i.GetRestarts(),
+		Grants:     i.GetGrants(),
 		Status:     pb.InstanceStatus_INSTANCE_STATUS_RESTARTING,
 		LastError:  fmt.Sprintf("its node %s was lost", i.GetNodeName()),
 	}

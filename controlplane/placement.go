@@ -20,6 +20,8 @@ type candidate struct {
 	// Why the node takes nothing at all, such as "it is draining"; empty if it may.
 	Refusal   string
 	Labels    map[string]string
+	// The types of capabilities that its guests can use.
+	Capabilities []string
 	Instances int    // live ones now, those being started included
 	Memory    uint64 // the sum of their limits, in bytes
 	// What the node takes on at the most; zero means no limit.
@@ -100,6 +102,11 @@ func refuses(c candidate, spec *pb.InstanceSpec) (reason string, full bool) {
 			return fmt.Sprintf("it has no label %s", key), false
 		} else if have != want {
 			return fmt.Sprintf("its label %s is %q, not %q", key, have, want), false
+		}
+	}
+	for _, g := range spec.GetGrants() {
+		if !slices.Contains(c.Capabilities, g.GetProviderType()) {
+			return fmt.Sprintf("its version knows no capabilities of type %s", g.GetProviderType()), false
 		}
 	}
 	if c.MaxInstances > 0 && c.Instances >= c.MaxInstances {

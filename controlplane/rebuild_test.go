@@ -55,6 +55,7 @@ func (c simulatedCluster) ClusterID() string                  { return "simulate
 func (c simulatedCluster) Changed() <-chan struct{}           { return make(chan struct{}) }
 func (c simulatedCluster) Barrier(context.Context) error      { return nil }
 func (c simulatedCluster) VerifyLeader(context.Context) error { return nil }
+func (c simulatedCluster) Quorum() cluster.Quorum             { return cluster.Quorum{} }
 
 func (c simulatedCluster) Term() uint64 {
 	if c.deposed != nil && c.deposed.Load() {

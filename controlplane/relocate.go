@@ -102,7 +102,7 @@ func (s *Server) reserveRelocation(l *lead, i *pb.Instance) (*pb.Instance, *star
 			return nil, nil
 		}
 		reserved = reservation(id, i.GetSpec(), chosen[0], i.GetGeneration())
-		reserved.CreatedAt, reserved.Restarts, reserved.LastError = i.GetCreatedAt(), i.GetRestarts(), i.GetLastError()
+		reserved.CreatedAt, reserved.Restarts, reserved.LastError, reserved.Grants = i.GetCreatedAt(), i.GetRestarts(), i.GetLastError(), i.GetGrants()
 		if !s.view.exchange(i, reserved) {
 			return nil, nil
 		}

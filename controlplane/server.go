@@ -64,6 +64,8 @@ type Cluster interface {
 	VerifyLeader(ctx context.Context) error
 	// Term is this node's Raft term: it has voted in no later one.
 	Term() uint64
+	// Quorum is which quorum this node belongs to: a later one was founded by hand.
+	Quorum() cluster.Quorum
 	TransferLeadership(ctx context.Context) error
 }
 
@@ -115,6 +117,7 @@ func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, local LocalA
 func (s *Server) Register(g grpc.ServiceRegistrar) {
 	pb.RegisterControlPlaneServiceServer(g, s)
 	pb.RegisterCatalogServiceServer(g, &catalogService{server: s})
+	pb.RegisterProviderServiceServer(g, &providerService{server: s})
 }
 
 // leading returns the present leadership, or NO_LEADER where this node does not lead (yet).

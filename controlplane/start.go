@@ -40,6 +40,9 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 	ctx, cancel := whileLeading(ctx, l)
 	defer cancel()
 	if s.anyUnknown(req.GetInstanceIds()) {
+		if err := s.readyGrants(ctx, l, req.GetSpec()); err != nil {
+			return nil, err
+		}
 		if err := l.waitRecovered(ctx); err != nil {
 			return nil, err
 		}
@@ -200,6 +203,7 @@ func reservation(id string, spec *pb.InstanceSpec, on candidate, generation uint
 		Durability: pb.Durability_DURABILITY_LOCAL,
 		CreatedAt:  timestamppb.Now(),
 		PlacedAt:   endOfTime,
+		Grants:     spec.GetGrants(),
 	}
 }
 
@@ -220,7 +224,7 @@ func (s *Server) candidatesLocked(l *lead, name, except string) []candidate {
 		}
 		usage := s.view.index.Usage(n.GetNodeId())
 		c := candidate{
-			NodeID: n.GetNodeId(), Name: n.GetName(), Epoch: n.GetEpoch(), Labels: n.GetLabels(),
+			NodeID: n.GetNodeId(), Name: n.GetName(), Epoch: n.GetEpoch(), Labels: n.GetLabels(), Capabilities: n.GetCapabilities(),
 			Instances: usage.Instances, Memory: usage.Memory,
 			MaxInstances: int(n.GetLimits().GetMaxInstances()), MaxMemory: n.GetLimits().GetMaxMemoryBytes(),
 			SameName: spread[n.GetNodeId()],

@@ -34,6 +34,30 @@ func (f *FSM) Nodes() []*pb.Node {
 	return nodes
 }
 
+// Provider returns a provider. The message is shared and must not be changed.
+func (f *FSM) Provider(id string) (*pb.Provider, bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	p, ok := f.providers[id]
+	return p, ok
+}
+
+// Providers returns all providers, by id. The messages are shared and must not be changed.
+func (f *FSM) Providers() []*pb.Provider {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	all := slices.Collect(maps.Values(f.providers))
+	slices.SortFunc(all, func(a, b *pb.Provider) int { return strings.Compare(a.GetProviderId(), b.GetProviderId()) })
+	return all
+}
+
+// Setting returns a cluster setting, or nothing.
+func (f *FSM) Setting(key string) string {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.settings[key]
+}
+
 // Metadata returns a copy of everything, lists sorted by id.
 func (f *FSM) Metadata() *pb.Metadata {
 	f.mu.RLock()

@@ -23,9 +23,10 @@ const forwardedHeader = "x-wasmatrix-forwarded"
 // has a new one in about a second.
 const leaderCheck = 250 * time.Millisecond
 
-// forwarded are the methods of the control plane that only a leader serves. Of the catalog it serves all.
+// forwarded are the methods of the control plane that only a leader serves. Of the catalog and of the providers it serves
+// all.
 var forwarded = []string{
-	"StartInstance", "StopInstance", "QueryInstance", "ListInstances",
+	"StartInstance", "StopInstance", "QueryInstance", "ListInstances", "AssignCapability", "RevokeCapability",
 	"RegisterNode", "RenewContact", "DrainNode", "WatchEvents", "GetClusterStatus",
 }
 
@@ -50,8 +51,10 @@ func newForwarder(leader LeaderFinder, peers *Peers) *forwarder {
 	for _, name := range forwardedByHand {
 		methods["/"+pb.OperatorService_ServiceDesc.ServiceName+"/"+name] = true
 	}
-	for _, m := range pb.CatalogService_ServiceDesc.Methods {
-		methods["/"+pb.CatalogService_ServiceDesc.ServiceName+"/"+m.MethodName] = true
+	for _, service := range []*grpc.ServiceDesc{&pb.CatalogService_ServiceDesc, &pb.ProviderService_ServiceDesc} {
+		for _, m := range service.Methods {
+			methods["/"+service.ServiceName+"/"+m.MethodName] = true
+		}
 	}
 	return &forwarder{leader: leader, peers: peers, methods: methods}
 }

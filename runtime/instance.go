@@ -16,6 +16,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/wasmatrix/wasmatrix/capability"
 )
 
 // Spec is what one guest is given.
@@ -28,6 +30,8 @@ type Spec struct {
 	MemoryLimit uint64
 	// Where its output goes; nil to drop it. Writes must not block for long.
 	Stdout, Stderr io.Writer
+	// What it may do beyond computing; nil for nothing.
+	Session *capability.Session
 }
 
 // Instance is one guest, ready to run once.

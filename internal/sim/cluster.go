@@ -198,6 +198,9 @@ func (c *clusterView) Term() uint64 {
 	return c.sim.quorum.term(c.life.node.voter)
 }
 
+// Quorum implements controlplane.Cluster: none is founded anew here.
+func (c *clusterView) Quorum() cluster.Quorum { return cluster.Quorum{} }
+
 // VerifyLeader implements controlplane.Cluster.
 func (c *clusterView) VerifyLeader(ctx context.Context) error {
 	if c.life.node.voter == nil {

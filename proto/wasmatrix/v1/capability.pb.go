@@ -1587,7 +1587,9 @@ type SetProvidersRequest struct {
 	Places map[string]*ProviderPlaces `protobuf:"bytes,3,rep,name=places,proto3" json:"places,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Which node founded the group of nodes that replicates keys and values, and as the how manieth; not set
 	// before it is needed.
-	Replicas      *ReplicaGroup `protobuf:"bytes,4,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas *ReplicaGroup `protobuf:"bytes,4,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// Counts what this leader has told in its term: what comes late is not taken back.
+	Version       uint64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1648,6 +1650,13 @@ func (x *SetProvidersRequest) GetReplicas() *ReplicaGroup {
 		return x.Replicas
 	}
 	return nil
+}
+
+func (x *SetProvidersRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 // ProviderPlaces is the nodes that run a provider.
@@ -1961,12 +1970,13 @@ const file_wasmatrix_v1_capability_proto_rawDesc = "" +
 	"\x06fields\x18\x05 \x03(\v2\x17.wasmatrix.v1.HTTPFieldR\x06fields\"5\n" +
 	"\tHTTPField\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xce\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xe8\x02\n" +
 	"\x13SetProvidersRequest\x12)\n" +
 	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x124\n" +
 	"\tproviders\x18\x02 \x03(\v2\x16.wasmatrix.v1.ProviderR\tproviders\x12E\n" +
 	"\x06places\x18\x03 \x03(\v2-.wasmatrix.v1.SetProvidersRequest.PlacesEntryR\x06places\x126\n" +
-	"\breplicas\x18\x04 \x01(\v2\x1a.wasmatrix.v1.ReplicaGroupR\breplicas\x1aW\n" +
+	"\breplicas\x18\x04 \x01(\v2\x1a.wasmatrix.v1.ReplicaGroupR\breplicas\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\x04R\aversion\x1aW\n" +
 	"\vPlacesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
 	"\x05value\x18\x02 \x01(\v2\x1c.wasmatrix.v1.ProviderPlacesR\x05value:\x028\x01\"C\n" +
