@@ -68,7 +68,7 @@ func FromInstance(i *pb.Instance) Instance {
 			MaxRetries:     policy.GetMaxRetries(),
 			BackoffSeconds: policy.GetBackoff().AsDuration().Seconds(),
 		},
-		Capabilities: []Capability{},
+		Capabilities: FromGrants(i.GetGrants()),
 		Durability:   word(i.GetDurability().String(), "DURABILITY_"),
 		CreatedAt:    timeOf(i.GetCreatedAt()),
 		StartedAt:    timeOf(i.GetStartedAt()),

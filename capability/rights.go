@@ -167,3 +167,11 @@ func (r *Right) topic(allowed []string, prefix, subject string) error {
 func (r *Right) lacks(permission string) error {
 	return Errorf(PermissionDenied, "the grant of capability %q does not hold %s", r.Grant.GetCapabilityId(), permission)
 }
+
+// HearsAny says whether messages of any subject may be received.
+func (r *Right) HearsAny() error {
+	if len(r.hear) == 0 {
+		return r.lacks(Subscribe)
+	}
+	return nil
+}

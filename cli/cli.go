@@ -92,6 +92,7 @@ func newApp(stdout, stderr io.Writer, build Build) *cli.App {
 			runCommand(), psCommand(), inspectCommand(), stopCommand(), logsCommand(),
 			eventsCommand(),
 			membersCommand(), statusCommand(), nodeCommand(),
+			capabilityCommand(), providerCommand(),
 			moduleCommand(),
 			operatorCommand(),
 			versionCommand(build),

@@ -28,6 +28,8 @@ type client struct {
 	modules pb.ModuleServiceClient
 	catalog pb.CatalogServiceClient
 	byHand  pb.OperatorServiceClient
+
+	providers pb.ProviderServiceClient
 }
 
 // clientFlags returns the flags of a client command: its own, then those of all.
@@ -71,6 +73,7 @@ func asClient(do func(ctx context.Context, c *client) error) cli.ActionFunc {
 		c.modules = pb.NewModuleServiceClient(c.conn)
 		c.catalog = pb.NewCatalogServiceClient(c.conn)
 		c.byHand = pb.NewOperatorServiceClient(c.conn)
+		c.providers = pb.NewProviderServiceClient(c.conn)
 		return c.hinted(do(cc.Context, c))
 	}
 }

@@ -179,6 +179,7 @@ func instanceFields(w io.Writer, i api.Instance) error {
 		{"arguments", quoted(i.Args)},
 		{"memory limit", formatSize(i.MemoryLimitBytes)},
 		{"constraints", pairs(i.Constraints)},
+		{"capabilities", grantWords(i.Capabilities)},
 		{"on partition", i.OnPartition},
 		{"restart policy", policy(i.RestartPolicy)},
 		{"restarts", fmt.Sprint(i.Restarts)},

@@ -44,6 +44,7 @@ func runCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "env", Usage: "set `K=V` in the guest's environment; repeatable", EnvVars: env("env")},
 			&cli.StringFlag{Name: "memory", Value: "64MiB", Usage: "give each instance at most this `SIZE` of memory", EnvVars: env("memory")},
 			&cli.StringSliceFlag{Name: "constraint", Usage: "run only on nodes with the label `K=V`; repeatable, or with commas", EnvVars: env("constraint")},
+			&cli.StringSliceFlag{Name: "capability", Usage: "let each use the provider ID as far as `ID=PERM[,PERM...]` says; repeatable; see wasmatrix capability grant --help", EnvVars: env("capability")},
 			&cli.StringFlag{Name: "instance-id", Usage: "give the one instance this `UUID`: asking again with it starts nothing twice", EnvVars: env("instance-id")},
 		),
 		Action: asClient(func(ctx context.Context, c *client) error {
@@ -99,6 +100,9 @@ func runRequest(c *client) (*startRequest, error) {
 		return nil, err
 	}
 	if spec.Constraints, err = pairsOf(c.Context, "constraint", splitCommas(c.StringSlice("constraint"))); err != nil {
+		return nil, err
+	}
+	if spec.Grants, err = parseGrants(c.Context, c.StringSlice("capability")); err != nil {
 		return nil, err
 	}
 	ids, err := instanceIDs(c.Context)

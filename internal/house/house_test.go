@@ -29,7 +29,7 @@ type room struct {
 // call each other are joined by an interface that the lower one declares.
 var rooms = map[string]room{
 	".":            {[]string{"cli"}, "main starts the command line and nothing else"},
-	"cli":          {[]string{"node", "api", "rpc", "proto"}, "commands are calls, save for `agent`, which runs a node"},
+	"cli":          {[]string{"node", "api", "capability", "rpc", "proto"}, "commands are calls, save for `agent`, which runs a node"},
 	"node":         {[]string{"web", "operator", "controlplane", "agent", "provider", "capability", "cluster", "raftfsm", "modulestore", "runtime", "fact", "rpc", "api", "proto"}, "it builds a node out of all parts, and only it knows them all"},
 	"web":          {[]string{"api", "rpc", "proto"}, "it shows what the control plane answers, and takes that as an interface"},
 	"api":          {[]string{"rpc", "proto"}, "it turns wire messages and errors into the contract's JSON, for command line and web alike"},

@@ -1453,6 +1453,8 @@ type HTTPHead struct {
 	Method  string               `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
 	Url     string               `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// How long its body is, -1 where nobody knows; 0 where it has none.
+	BodyBytes int64 `protobuf:"varint,6,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
 	// Of a response.
 	Status        uint32       `protobuf:"varint,4,opt,name=status,proto3" json:"status,omitempty"`
 	Fields        []*HTTPField `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
@@ -1509,6 +1511,13 @@ func (x *HTTPHead) GetTimeout() *durationpb.Duration {
 		return x.Timeout
 	}
 	return nil
+}
+
+func (x *HTTPHead) GetBodyBytes() int64 {
+	if x != nil {
+		return x.BodyBytes
+	}
+	return 0
 }
 
 func (x *HTTPHead) GetStatus() uint32 {
@@ -1961,11 +1970,13 @@ const file_wasmatrix_v1_capability_proto_rawDesc = "" +
 	"\x04body\x18\x03 \x01(\fR\x04body\"V\n" +
 	"\x14ExchangeHTTPResponse\x12*\n" +
 	"\x04head\x18\x01 \x01(\v2\x16.wasmatrix.v1.HTTPHeadR\x04head\x12\x12\n" +
-	"\x04body\x18\x02 \x01(\fR\x04body\"\xb2\x01\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\"\xd1\x01\n" +
 	"\bHTTPHead\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x123\n" +
-	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x16\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1d\n" +
+	"\n" +
+	"body_bytes\x18\x06 \x01(\x03R\tbodyBytes\x12\x16\n" +
 	"\x06status\x18\x04 \x01(\rR\x06status\x12/\n" +
 	"\x06fields\x18\x05 \x03(\v2\x17.wasmatrix.v1.HTTPFieldR\x06fields\"5\n" +
 	"\tHTTPField\x12\x12\n" +
