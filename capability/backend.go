@@ -30,7 +30,7 @@ var backends = map[string]struct {
 	servers []string
 }{
 	TypeKV:        {[]string{BackendRaft, BackendMemory}, []string{"redis", "rediss", "nats", "etcd"}},
-	TypeMessaging: {[]string{BackendEmbedded}, []string{"nats"}},
+	TypeMessaging: {[]string{BackendEmbedded}, []string{"nats", "tls"}},
 	TypeHTTP:      {[]string{BackendDirect}, nil},
 }
 
@@ -96,29 +96,47 @@ func validateBackend(providerType, backend string) error {
 	for _, scheme := range known.servers {
 		all = append(all, scheme+"://HOST:PORT")
 	}
-	u, err := url.Parse(backend)
-	if err != nil || !slices.Contains(known.servers, u.Scheme) || u.Host == "" {
-		return fmt.Errorf("backend %q of a provider of type %s: want %s", Redact(backend), providerType, strings.Join(all, ", "))
+	for _, part := range urlsOf(backend) {
+		u, err := url.Parse(part)
+		if err != nil || !slices.Contains(known.servers, u.Scheme) || u.Host == "" {
+			return fmt.Errorf("backend %q of a provider of type %s: want %s", Redact(backend), providerType, strings.Join(all, ", "))
+		}
 	}
 	return nil
+}
+
+// urlsOf returns the URLs of servers that are given as one, with commas: those after the first may lack the scheme.
+func urlsOf(backend string) []string {
+	parts := strings.Split(backend, ",")
+	scheme, _, _ := strings.Cut(parts[0], "://")
+	for n := range parts[1:] {
+		if !strings.Contains(parts[n+1], "://") {
+			parts[n+1] = scheme + "://" + parts[n+1]
+		}
+	}
+	return parts
 }
 
 // Redact returns a URL without what may be secret in it: a password, a user that stands alone, as a token does, and
 // the query. What can't be read as a URL is hidden whole.
 func Redact(backend string) string {
-	u, err := url.Parse(backend)
-	if err != nil {
-		return "(hidden: not a URL)"
-	}
-	if u.User != nil {
-		if _, withPassword := u.User.Password(); withPassword {
-			u.User = url.UserPassword(u.User.Username(), "xxxxx")
-		} else {
-			u.User = url.User("xxxxx")
+	var shown []string
+	for _, part := range urlsOf(backend) {
+		u, err := url.Parse(part)
+		if err != nil {
+			return "(hidden: not a URL)"
 		}
+		if u.User != nil {
+			if _, withPassword := u.User.Password(); withPassword {
+				u.User = url.UserPassword(u.User.Username(), "xxxxx")
+			} else {
+				u.User = url.User("xxxxx")
+			}
+		}
+		if u.RawQuery != "" {
+			u.RawQuery = "xxxxx"
+		}
+		shown = append(shown, u.String())
 	}
-	if u.RawQuery != "" {
-		u.RawQuery = "xxxxx"
-	}
-	return u.String()
+	return strings.Join(shown, ",")
 }

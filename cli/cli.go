@@ -30,7 +30,8 @@ const (
 
 // Main runs one command line, its first word being the program's name, and returns the exit code.
 func Main(args []string, stdout, stderr io.Writer, build Build) int {
-	err := newApp(stdout, stderr, build).Run(args)
+	app := newApp(stdout, stderr, build)
+	err := app.Run(flagsFirst(app, args))
 	if err == nil {
 		return exitDone
 	}

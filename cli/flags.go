@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -80,4 +81,47 @@ func pairsOf(c *cli.Context, flag string, list []string) (map[string]string, err
 		return nil, usagef(c, "--%s: %s", flag, err)
 	}
 	return pairs, nil
+}
+
+// flagsFirst moves the flags of `provider` commands that stand after the argument, as in `provider start kv --id cache`, to
+// where the library reads them. What follows -- stays where it is.
+func flagsFirst(app *cli.App, args []string) []string {
+	const at = 3
+	if len(args) <= at || args[1] != "provider" {
+		return args
+	}
+	n := slices.IndexFunc(app.Command("provider").Subcommands, func(c *cli.Command) bool { return c.Name == args[at-1] })
+	if n < 0 {
+		return args
+	}
+	command := app.Command("provider").Subcommands[n]
+	var flags, others []string
+	for rest := args[at:]; len(rest) > 0; rest = rest[1:] {
+		switch word := rest[0]; {
+		case word == "--":
+			return slices.Concat(args[:at], flags, others, rest)
+		case len(word) < 2 || word[0] != '-':
+			others = append(others, word)
+		case takesNext(command, word) && len(rest) > 1:
+			flags = append(flags, word, rest[1])
+			rest = rest[1:]
+		default:
+			flags = append(flags, word)
+		}
+	}
+	return slices.Concat(args[:at], flags, others)
+}
+
+// takesNext says whether the word after a flag is its value. Of one that nobody knows it does not matter: it is an error.
+func takesNext(c *cli.Command, flag string) bool {
+	name := strings.TrimLeft(flag, "-")
+	if strings.Contains(name, "=") {
+		return false
+	}
+	for _, f := range c.Flags {
+		if _, alone := f.(*cli.BoolFlag); !alone && slices.Contains(f.Names(), name) {
+			return true
+		}
+	}
+	return false
 }

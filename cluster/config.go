@@ -25,6 +25,9 @@ type Config struct {
 	GossipPort int
 	RPCPort    int
 	HTTPPort   int
+	// Where the node's messaging server takes clients, and its peers; 0 where it has none.
+	NATSPort      int
+	NATSRoutePort int
 
 	// Gossip addresses of any members. With none, no state and no BootstrapExpect, the node founds a
 	// cluster.

@@ -25,6 +25,7 @@ const (
 type Member struct {
 	NodeID, Name                  string
 	GossipAddr, RPCAddr, HTTPAddr string
+	NATSRouteAddr                 string // where its messaging server takes its peers; empty where it has none
 	State                         string // alive, dead or left
 	// By the configuration, where this node has one; else by what the node says of itself.
 	Voter bool
@@ -110,6 +111,9 @@ func (c *Cluster) saw(n *memberlist.Node, state string) {
 		meta:  meta,
 		since: time.Now(),
 	}
+	if port := meta.GetNatsRoutePort(); port != 0 {
+		now.NATSRouteAddr = at(port)
+	}
 	c.mu.Lock()
 	if old := c.members[n.Name]; old != nil && old.State == state {
 		now.since = old.since
@@ -193,6 +197,7 @@ func (c *Cluster) meta() *pb.GossipMeta {
 		QuorumGeneration: quorum.Generation, QuorumFounder: quorum.Founder,
 		Name: c.cfg.NodeName, ClusterId: c.clusterID, Protocol: protocol, Version: c.cfg.Version,
 		RpcPort: uint32(c.cfg.RPCPort), HttpPort: uint32(c.cfg.HTTPPort),
+		NatsPort: uint32(c.cfg.NATSPort), NatsRoutePort: uint32(c.cfg.NATSRoutePort),
 		Voter: voter, LeaderId: leader.NodeID, LeaderTerm: leader.Term,
 		BootstrapExpect: uint32(c.cfg.BootstrapExpect), Unfounded: c.clusterID == "", Leaving: c.leaving,
 	}

@@ -27,6 +27,9 @@ type Config struct {
 	GossipPort int
 	RPCPort    int
 	HTTPPort   int
+	// Of the node's messaging server: for NATS clients, and for the servers of other nodes.
+	NATSPort      int
+	NATSRoutePort int
 
 	// Gossip addresses of any members. With none, and an empty data dir, the node founds a cluster.
 	Join []string
@@ -84,10 +87,15 @@ func (c Config) Validate() error {
 	check(c.DataDir != "", "--data-dir is empty")
 	check(net.ParseIP(c.Bind) != nil, "--bind %q is not an IP address", c.Bind)
 	check(c.Advertise == "" || net.ParseIP(c.Advertise) != nil, "--advertise %q is not an IP address", c.Advertise)
-	for flag, port := range map[string]int{"--gossip-port": c.GossipPort, "--rpc-port": c.RPCPort, "--http-port": c.HTTPPort} {
-		check(port > 0 && port < 65536, "%s %d: want from 1 to 65535", flag, port)
+	flagOf := map[int]string{}
+	for _, p := range []struct {
+		flag string
+		port int
+	}{{"--gossip-port", c.GossipPort}, {"--rpc-port", c.RPCPort}, {"--http-port", c.HTTPPort}, {"--nats-port", c.NATSPort}, {"--nats-route-port", c.NATSRoutePort}} {
+		check(p.port > 0 && p.port < 65536, "%s %d: want from 1 to 65535", p.flag, p.port)
+		check(flagOf[p.port] == "", "%s and %s are both %d: they must differ", flagOf[p.port], p.flag, p.port)
+		flagOf[p.port] = p.flag
 	}
-	check(c.GossipPort != c.RPCPort && c.RPCPort != c.HTTPPort && c.GossipPort != c.HTTPPort, "--gossip-port, --rpc-port and --http-port must differ")
 	check(c.Voters > 0 && c.Voters%2 == 1, "--voters %d: want an odd number", c.Voters)
 	check(c.BootstrapExpect >= 0, "--bootstrap-expect %d is negative", c.BootstrapExpect)
 	check(c.GossipProfile == GossipLAN || c.GossipProfile == GossipLocal, "--gossip-profile %q: want lan or local", c.GossipProfile)

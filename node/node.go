@@ -8,17 +8,21 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc"
 
 	"github.com/wasmatrix/wasmatrix/agent"
+	"github.com/wasmatrix/wasmatrix/capability"
+	"github.com/wasmatrix/wasmatrix/capability/messaging"
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/controlplane"
 	"github.com/wasmatrix/wasmatrix/modulestore"
 	"github.com/wasmatrix/wasmatrix/operator"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/provider"
 	"github.com/wasmatrix/wasmatrix/raftfsm"
 	"github.com/wasmatrix/wasmatrix/rpc"
 	"github.com/wasmatrix/wasmatrix/runtime"
@@ -31,6 +35,7 @@ const protocol = 1
 // node is one running node: its parts, wired.
 type node struct {
 	cfg          Config
+	ip           string // that others dial
 	registration *pb.Node
 
 	metrics *prometheus.Registry
@@ -43,6 +48,9 @@ type node struct {
 	control *controlplane.Server
 	server  *grpc.Server
 	web     *web.Server
+
+	messages  atomic.Pointer[messaging.Server] // nil before it is up
+	providers *provider.Host
 }
 
 // Run runs a node until ctx ends, and then leaves in order: instances are started elsewhere and
@@ -79,12 +87,13 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	if err != nil {
 		return n, err
 	}
+	n.ip = ip
 	addr := func(port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
 	n.registration = &pb.Node{
 		NodeId: id, Name: cfg.NodeName, Labels: cfg.Labels, Version: cfg.Version, Protocol: protocol,
 		GossipAddr: addr(cfg.GossipPort), RpcAddr: addr(cfg.RPCPort), HttpAddr: addr(cfg.HTTPPort),
 		Limits: &pb.NodeLimits{MaxInstances: uint32(cfg.MaxInstances), MaxMemoryBytes: cfg.MaxMemory},
-		State:  pb.NodeState_NODE_STATE_ACTIVE,
+		State:  pb.NodeState_NODE_STATE_ACTIVE, Capabilities: capability.Types(),
 	}
 	log := cfg.Log.With("node", cfg.NodeName)
 
@@ -105,14 +114,20 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	n.cluster, err = cluster.New(cluster.Config{
 		NodeID: id, NodeName: cfg.NodeName, Version: cfg.Version, DataDir: cfg.DataDir,
 		Bind: cfg.Bind, Advertise: ip, GossipPort: cfg.GossipPort, RPCPort: cfg.RPCPort, HTTPPort: cfg.HTTPPort,
+		NATSPort: cfg.NATSPort, NATSRoutePort: cfg.NATSRoutePort,
 		Join: cfg.Join, BootstrapExpect: cfg.BootstrapExpect, Voters: cfg.Voters,
 		GossipProfile: cfg.GossipProfile, TimingMultiplier: cfg.TimingMultiplier, Log: log, Registerer: n.metrics,
 	}, fsm, func() cluster.StreamLayer { return n.port.RaftStream(addr(cfg.RPCPort)) })
 	if err != nil {
 		return n, err
 	}
+	n.providers = provider.New(provider.Config{
+		NodeID: id, NodeName: cfg.NodeName, Path: filepath.Join(cfg.DataDir, "providers"), Log: log,
+		Open: provider.Engines{NodeName: cfg.NodeName, Messages: n.messages.Load, Log: log}.Open,
+	}, n.peers)
 	n.agent, err = agent.New(agent.Config{
-		NodeID: id, NodeName: cfg.NodeName, JournalDir: filepath.Join(cfg.DataDir, "journal"), MaxInstances: cfg.MaxInstances, MaxMemory: cfg.MaxMemory,
+		Providers: n.providers,
+		NodeID:    id, NodeName: cfg.NodeName, JournalDir: filepath.Join(cfg.DataDir, "journal"), MaxInstances: cfg.MaxInstances, MaxMemory: cfg.MaxMemory,
 		OnLeader: n.cluster.SetLeaderHint, Log: log, Registerer: n.metrics,
 	}, n.engine, store, n.peers, voters{n.cluster})
 	if err != nil {
@@ -150,6 +165,8 @@ func (n *node) run(ctx context.Context) error {
 	parts.start("rpc port", n.port.Run)
 	parts.start("grpc", n.serveGRPC)
 	parts.start("cluster", n.runCluster)
+	parts.start("messages", n.serveMessages)
+	parts.start("providers", n.runProviders)
 	parts.start("agent", n.agent.Run)
 	parts.start("control plane", n.control.Run)
 	parts.start("contact", n.keepContact)
@@ -167,6 +184,16 @@ func (n *node) run(ctx context.Context) error {
 // runCluster closes the cluster part with its end, while the port that Raft uses is still open.
 func (n *node) runCluster(ctx context.Context) error {
 	return errors.Join(n.cluster.Run(ctx), n.cluster.Close())
+}
+
+// runProviders has the providers go on as they were before a restart, until ctx ends.
+func (n *node) runProviders(ctx context.Context) error {
+	defer n.providers.Close()
+	if err := n.providers.Start(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
 }
 
 func (n *node) serveGRPC(ctx context.Context) error {

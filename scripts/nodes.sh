@@ -32,6 +32,7 @@ start_node() {
 	[[ $i -gt 1 ]] && join=(--join "$(node_gossip 1)")
 	"$binary" agent --name "n$i" --data-dir "$data/n$i" --bind "$(node_ip "$i")" \
 		--gossip-port "$(node_port "$i" 7400)" --rpc-port "$(node_port "$i" 7401)" --http-port "$(node_port "$i" 7402)" \
+		--nats-port "$(node_port "$i" 7403)" --nats-route-port "$(node_port "$i" 7404)" \
 		${join[@]+"${join[@]}"} >"$data/n$i.log" 2>&1 &
 	pids[i]=$!
 }

@@ -1,0 +1,44 @@
+package provider
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/wasmatrix/wasmatrix/capability"
+	"github.com/wasmatrix/wasmatrix/capability/messaging"
+)
+
+// Engines makes the engines of a node's providers.
+type Engines struct {
+	NodeName string
+	// Messages returns the node's own messaging server, or nil before it is up.
+	Messages func() *messaging.Server
+	Log      *slog.Logger
+}
+
+// Open makes the engine of one provider.
+func (e Engines) Open(ctx context.Context, d Definition) (Engine, error) {
+	switch d.Type {
+	case capability.TypeMessaging:
+		return e.messaging(ctx, d)
+	}
+	return Engine{}, capability.Errorf(capability.Unavailable, "this version has no provider of type %s", d.Type)
+}
+
+func (e Engines) messaging(ctx context.Context, d Definition) (Engine, error) {
+	cfg := messaging.ConnConfig{Name: "wasmatrix " + e.NodeName + " " + d.ID, Log: e.Log.With("provider", d.ID), Timeout: d.Settings.Timeout}
+	if d.Settings.Backend == capability.BackendEmbedded {
+		server := e.Messages()
+		if server == nil {
+			return Engine{}, capability.Errorf(capability.Unavailable, "the node's messaging server is not up yet")
+		}
+		cfg.Server = server
+	} else {
+		cfg.Backend = d.Settings.Backend
+	}
+	conn, err := messaging.Open(ctx, cfg)
+	if err != nil {
+		return Engine{}, err
+	}
+	return Engine{Messaging: conn, Check: conn.Check, Close: func() error { conn.Close(); return nil }}, nil
+}
