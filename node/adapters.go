@@ -1,7 +1,11 @@
 package node
 
 import (
+	"context"
+
 	"github.com/wasmatrix/wasmatrix/agent"
+	"github.com/wasmatrix/wasmatrix/capability"
+	"github.com/wasmatrix/wasmatrix/capability/kv/replica"
 	"github.com/wasmatrix/wasmatrix/cluster"
 )
 
@@ -28,4 +32,20 @@ func (l leader) Leader() (addr string, self, ok bool) {
 	now := l.Leadership()
 	// Raft may tell who leads before gossip tells where that is: nobody to forward to yet.
 	return now.Addr, now.Self, now.NodeID != "" && now.Addr != ""
+}
+
+// keys is the group that replicates keys and values, as providers know it.
+type keys struct{ *replica.Group }
+
+// Store returns the keys of one provider.
+func (k keys) Store(providerID string) capability.KV { return k.Group.Store(providerID) }
+
+// WithCallID gives a write a number, by which the group knows a repetition of it. What is no such number gives none.
+func (k keys) WithCallID(ctx context.Context, id []byte) context.Context {
+	var number replica.CallID
+	if len(id) != len(number) {
+		return ctx
+	}
+	copy(number[:], id)
+	return replica.WithCallID(ctx, number)
 }

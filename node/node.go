@@ -16,6 +16,7 @@ import (
 
 	"github.com/wasmatrix/wasmatrix/agent"
 	"github.com/wasmatrix/wasmatrix/capability"
+	"github.com/wasmatrix/wasmatrix/capability/kv/replica"
 	"github.com/wasmatrix/wasmatrix/capability/messaging"
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/controlplane"
@@ -50,6 +51,7 @@ type node struct {
 	web     *web.Server
 
 	messages  atomic.Pointer[messaging.Server] // nil before it is up
+	replicas  *replica.Group
 	providers *provider.Host
 }
 
@@ -121,7 +123,15 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	if err != nil {
 		return n, err
 	}
+	n.replicas, err = replica.New(replica.Config{
+		NodeID: id, Dir: filepath.Join(cfg.DataDir, "keys"), TimingMultiplier: cfg.TimingMultiplier, Log: log, Registerer: n.metrics,
+		OpenStream: func() replica.StreamLayer { return n.port.ReplicaStream(addr(cfg.RPCPort)) }, Addr: n.rpcAddr,
+	})
+	if err != nil {
+		return n, err
+	}
 	n.providers = provider.New(provider.Config{
+		Keys:   keys{n.replicas},
 		NodeID: id, NodeName: cfg.NodeName, Path: filepath.Join(cfg.DataDir, "providers"), Log: log,
 		Open: provider.Engines{NodeName: cfg.NodeName, Messages: n.messages.Load, Log: log}.Open,
 	}, n.peers)
@@ -166,6 +176,7 @@ func (n *node) run(ctx context.Context) error {
 	parts.start("grpc", n.serveGRPC)
 	parts.start("cluster", n.runCluster)
 	parts.start("messages", n.serveMessages)
+	parts.start("replicas", n.runReplicas)
 	parts.start("providers", n.runProviders)
 	parts.start("agent", n.agent.Run)
 	parts.start("control plane", n.control.Run)
@@ -184,6 +195,22 @@ func (n *node) run(ctx context.Context) error {
 // runCluster closes the cluster part with its end, while the port that Raft uses is still open.
 func (n *node) runCluster(ctx context.Context) error {
 	return errors.Join(n.cluster.Run(ctx), n.cluster.Close())
+}
+
+// runReplicas takes part in the group that replicates keys and values, and hands its lead over in the end, while the port that
+// it uses is still open.
+func (n *node) runReplicas(ctx context.Context) error {
+	return errors.Join(n.replicas.Run(ctx), n.replicas.Close())
+}
+
+// rpcAddr returns where a node serves, as gossip has it; empty where that does not know.
+func (n *node) rpcAddr(nodeID string) string {
+	for _, m := range n.cluster.Members() {
+		if m.NodeID == nodeID {
+			return m.RPCAddr
+		}
+	}
+	return ""
 }
 
 // runProviders has the providers go on as they were before a restart, until ctx ends.

@@ -3,15 +3,16 @@
 //
 // # The port
 //
-// A node has one TCP port for gRPC and Raft. The first byte that a caller sends says which:
+// A node has one TCP port for gRPC and two Raft groups. The first byte that a caller sends says which:
 //
 //	'P'  0x50  gRPC without TLS: the byte opens HTTP/2's preface, "PRI * HTTP/2.0"; handed on with the rest
-//	'R'  0x52  Raft: the byte is ours and is taken off before Raft reads
+//	'R'  0x52  Raft of the metadata: the byte is ours and is taken off before Raft reads
+//	'K'  0x4b  Raft of the group that replicates keys and values, likewise
 //	     0x16  kept free for TLS, whose first record is a handshake
 //
 // Anything else is closed, and so is a connection that says nothing for a few seconds. Both
-// protocols have the caller speak first, so that nothing has to be guessed. The Raft side has a kill
-// switch, [RaftStream.Cut], which leaves gRPC alone: a leader whose disk hangs must fall silent as
+// protocols have the caller speak first, so that nothing has to be guessed. Each Raft side has a kill
+// switch, [RaftStream.Cut], which leaves the rest alone: a leader whose disk hangs must fall silent as
 // Raft while its node still answers.
 //
 // # Errors

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,6 +19,9 @@ const (
 	// raftByte opens a Raft connection. Raft's own first byte is a small number (its RPC types), so
 	// that a peer that forgot ours is refused rather than misread.
 	raftByte = 'R'
+	// replicaByte opens a connection of the Raft group that replicates keys and values, which has nothing
+	// but the port in common with the metadata's.
+	replicaByte = 'K'
 
 	// firstByteTimeout is how long a caller may say nothing. Both protocols have the caller speak first
 	// and at once; the rest is room for a lost packet or a paused host.
@@ -30,7 +35,7 @@ const (
 	acceptBackoffMax = time.Second
 )
 
-// Port is the one TCP port that gRPC and Raft share: the first byte of a connection says which.
+// Port is the one TCP port that gRPC and two Raft groups share: the first byte of a connection says which.
 type Port struct {
 	log  *slog.Logger
 	ln   net.Listener
@@ -39,10 +44,10 @@ type Port struct {
 	undecided chan struct{} // a slot per connection between accept and its lane
 	work      sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
-	raft   *RaftStream
-	conns  map[net.Conn]struct{} // those that are undecided
-	closed bool
+	mu      sync.Mutex            // guards what follows
+	streams map[byte]*RaftStream  // by the byte that opens their connections
+	conns   map[net.Conn]struct{} // those that are undecided
+	closed  bool
 }
 
 // Listen opens the port. Connections wait until Run.
@@ -63,6 +68,7 @@ func newPort(ln net.Listener, log *slog.Logger) *Port {
 		ln:        ln,
 		grpc:      newLane(ln.Addr()),
 		undecided: make(chan struct{}, maxUndecided),
+		streams:   make(map[byte]*RaftStream),
 		conns:     make(map[net.Conn]struct{}),
 	}
 }
@@ -70,13 +76,20 @@ func newPort(ln net.Listener, log *slog.Logger) *Port {
 // GRPC returns the listener of the gRPC connections. It closes with the port.
 func (p *Port) GRPC() net.Listener { return p.grpc }
 
-// RaftStream returns Raft's side of the port; peers dial it as advertise (host:port). There is one
-// at a time: the next call closes the one before. Until the first, Raft connections are refused.
-func (p *Port) RaftStream(advertise string) *RaftStream {
-	s := newRaftStream(advertise)
+// RaftStream returns the side of the port of the metadata's Raft; peers dial it as advertise (host:port). There is
+// one at a time: the next call closes the one before. Until the first, Raft connections are refused.
+func (p *Port) RaftStream(advertise string) *RaftStream { return p.openStream(raftByte, advertise) }
+
+// ReplicaStream returns the side of the port of the Raft group that replicates keys and values, in the same way.
+func (p *Port) ReplicaStream(advertise string) *RaftStream {
+	return p.openStream(replicaByte, advertise)
+}
+
+func (p *Port) openStream(first byte, advertise string) *RaftStream {
+	s := newRaftStream(first, advertise)
 	p.mu.Lock()
-	old, closed := p.raft, p.closed
-	p.raft = s
+	old, closed := p.streams[first], p.closed
+	p.streams[first] = s
 	p.mu.Unlock()
 	if old != nil {
 		_ = old.Close()
@@ -127,7 +140,7 @@ func (p *Port) Run(ctx context.Context) error {
 	}
 }
 
-// Close closes the port, both of its sides and the connections that nobody accepted. Accepted gRPC
+// Close closes the port, all of its sides and the connections that nobody accepted. Accepted gRPC
 // connections are their server's; Raft's are closed.
 func (p *Port) Close() error {
 	p.mu.Lock()
@@ -136,7 +149,7 @@ func (p *Port) Close() error {
 		return nil
 	}
 	p.closed = true
-	raft := p.raft
+	streams := slices.Collect(maps.Values(p.streams))
 	for conn := range p.conns {
 		_ = conn.Close()
 	}
@@ -144,8 +157,8 @@ func (p *Port) Close() error {
 
 	err := p.ln.Close()
 	_ = p.grpc.Close()
-	if raft != nil {
-		_ = raft.Close()
+	for _, s := range streams {
+		_ = s.Close()
 	}
 	return err
 }
@@ -157,15 +170,15 @@ func (p *Port) decide(conn net.Conn) {
 		return
 	}
 	first, err := readFirst(conn)
-	raft := p.release(conn)
+	stream := p.release(conn, first)
 	switch {
 	case err != nil:
 		p.log.Debug("rpc connection closed before it said what it is", "addr", conn.RemoteAddr().String(), "err", err)
 		_ = conn.Close()
 	case first == grpcByte:
 		p.grpc.put(&startedConn{Conn: conn, first: first})
-	case first == raftByte && raft != nil:
-		raft.take(conn)
+	case stream != nil:
+		stream.take(conn)
 	default:
 		p.log.Debug("rpc connection closed: neither gRPC nor Raft", "addr", conn.RemoteAddr().String(), "first_byte", first)
 		_ = conn.Close()
@@ -183,12 +196,12 @@ func (p *Port) hold(conn net.Conn) bool {
 	return true
 }
 
-// release lets go of a connection and returns the Raft stream of now, or nil.
-func (p *Port) release(conn net.Conn) *RaftStream {
+// release lets go of a connection and returns the Raft stream that it is for, or nil.
+func (p *Port) release(conn net.Conn, first byte) *RaftStream {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.conns, conn)
-	return p.raft
+	return p.streams[first]
 }
 
 // readFirst reads one byte, and no more: what follows belongs to the protocol.

@@ -143,6 +143,28 @@ func TestRaftConnectionWithoutRaftIsClosed(t *testing.T) {
 	}
 }
 
+func TestTwoRaftGroupsShareThePortAndNothingElse(t *testing.T) {
+	noLeaks(t)
+	a, b := startPort(t), startPort(t)
+	metadata, keys := transport(t, a.RaftStream("x:1")), transport(t, a.ReplicaStream("x:1"))
+	in := b.ReplicaStream(b.Addr().String())
+	_ = transport(t, in)
+	if err := appendEntries(keys, b); err != nil {
+		t.Errorf("between two of the keys' group: %v", err)
+	}
+	if err := appendEntries(metadata, b); err == nil {
+		t.Error("the keys' group took what the metadata's said")
+	}
+	_ = transport(t, b.RaftStream(b.Addr().String()))
+	in.Cut()
+	if err := appendEntries(metadata, b); err != nil {
+		t.Errorf("between two of the metadata's group, the other one being cut: %v", err)
+	}
+	if err := appendEntries(keys, b); err == nil {
+		t.Error("the keys' group answered while it was cut")
+	}
+}
+
 func TestStrangersAreClosed(t *testing.T) {
 	noLeaks(t)
 	var log syncBuffer
@@ -188,10 +210,10 @@ func TestConnectionThatSaidWhatItIsMayPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	for _, hello := range []string{"P", "R"} {
+	for _, hello := range []string{"P", "R", "K"} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPort(ln, nil)
-			stream := p.RaftStream("x:1")
+			raft, replica := p.RaftStream("x:1"), p.ReplicaStream("x:1")
 			ours, theirs := net.Pipe()
 			go p.decide(ours)
 			go func() {
@@ -200,10 +222,7 @@ func TestConnectionThatSaidWhatItIsMayPause(t *testing.T) {
 				_, _ = theirs.Write([]byte("x"))
 				_ = theirs.Close()
 			}()
-			listener := p.GRPC()
-			if hello == "R" {
-				listener = stream
-			}
+			listener := map[string]net.Listener{"P": p.GRPC(), "R": raft, "K": replica}[hello]
 			conn, err := listener.Accept()
 			if err != nil {
 				t.Fatal(err)
@@ -345,6 +364,7 @@ func FuzzFirstByte(f *testing.F) {
 	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
 	f.Add([]byte("P"))
 	f.Add([]byte("R\x00\x01"))
+	f.Add([]byte("K\x00\x01"))
 	f.Add([]byte("\x16\x03\x01"))
 	f.Add([]byte{})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -354,7 +374,7 @@ func FuzzFirstByte(f *testing.F) {
 	f.Cleanup(func() { _ = ln.Close() })
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		p := newPort(ln, nil)
-		stream := p.RaftStream("x:1")
+		stream, replica := p.RaftStream("x:1"), p.ReplicaStream("x:1")
 		ours, theirs := net.Pipe()
 		routed := make(chan struct{})
 		var work sync.WaitGroup
@@ -384,9 +404,15 @@ func FuzzFirstByte(f *testing.F) {
 			if sent[0] != 'R' {
 				t.Errorf("%q went to Raft", sent)
 			}
+		case c := <-replica.lane.conns:
+			close(routed)
+			got, want = drain(t, c), sent[1:]
+			if sent[0] != 'K' {
+				t.Errorf("%q went to the replicas", sent)
+			}
 		case <-decided:
 			close(routed)
-			if len(sent) > 0 && (sent[0] == 'P' || sent[0] == 'R') {
+			if len(sent) > 0 && bytes.IndexByte([]byte("PRK"), sent[0]) >= 0 {
 				t.Errorf("%q was closed", sent)
 			}
 		}

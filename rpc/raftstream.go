@@ -13,11 +13,12 @@ import (
 // ErrCut is what Raft is told when it dials while its stream is cut.
 var ErrCut = errors.New("raft traffic of this node is cut")
 
-// RaftStream is Raft's side of the port, for raft.NewNetworkTransport.
+// RaftStream is the side of the port of one Raft group, for raft.NewNetworkTransport.
 //
 // It knows every connection that it gave out, so that Cut can end them all.
 type RaftStream struct {
-	lane *lane
+	first byte // which opens its connections
+	lane  *lane
 
 	mu    sync.Mutex // guards what follows
 	conns map[*raftConn]struct{}
@@ -27,8 +28,8 @@ type RaftStream struct {
 
 var _ raft.StreamLayer = (*RaftStream)(nil)
 
-func newRaftStream(advertise string) *RaftStream {
-	return &RaftStream{lane: newLane(advertised(advertise)), conns: make(map[*raftConn]struct{})}
+func newRaftStream(first byte, advertise string) *RaftStream {
+	return &RaftStream{first: first, lane: newLane(advertised(advertise)), conns: make(map[*raftConn]struct{})}
 }
 
 // Accept waits for the next connection of a peer. While the stream is cut there is none.
@@ -37,7 +38,7 @@ func (s *RaftStream) Accept() (net.Conn, error) { return s.lane.Accept() }
 // Addr returns the advertised address.
 func (s *RaftStream) Addr() net.Addr { return s.lane.Addr() }
 
-// Dial connects to a peer's port and says that this is Raft.
+// Dial connects to a peer's port and says which Raft group this is.
 func (s *RaftStream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	// Asked again by track; here it spares a peer the noise.
 	if err := s.usable(); err != nil {
@@ -59,8 +60,8 @@ func (s *RaftStream) Dial(address raft.ServerAddress, timeout time.Duration) (ne
 	return c, nil
 }
 
-// Cut is the kill switch: it closes all of this node's Raft connections, in and out, and refuses new
-// ones until Restore. gRPC goes on. When it returns no Raft byte passes any more.
+// Cut is the kill switch: it closes all connections of the stream, in and out, and refuses new
+// ones until Restore. gRPC goes on. When it returns no byte of the stream passes any more.
 func (s *RaftStream) Cut() {
 	s.mu.Lock()
 	s.cut = true
@@ -158,14 +159,14 @@ func (c *raftConn) Close() error {
 	return c.Conn.Close()
 }
 
-// introduce writes the byte that opens a Raft connection.
+// introduce writes the byte that opens a connection of the stream.
 func (c *raftConn) introduce(timeout time.Duration) error {
 	if timeout > 0 {
 		if err := c.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 			return err
 		}
 	}
-	if _, err := c.Write([]byte{raftByte}); err != nil {
+	if _, err := c.Write([]byte{c.stream.first}); err != nil {
 		return err
 	}
 	return c.SetWriteDeadline(time.Time{})
