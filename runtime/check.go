@@ -10,6 +10,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
 )
 
 const (
@@ -115,11 +116,19 @@ func (o *Outline) Close() error {
 
 // checkCompiled looks at what a module needs and offers.
 func (e *Engine) checkCompiled(m wazero.CompiledModule) error {
-	var missing []string
+	var missing, other []string
+	hint := ""
 	for _, f := range m.ImportedFunctions() {
 		module, name, _ := f.Import()
-		if _, ok := e.offered[module][name]; !ok {
+		offered, ok := e.offered[module][name]
+		switch {
+		case !ok:
 			missing = append(missing, module+"."+name)
+			if module == abiModule {
+				hint = fmt.Sprintf(" (this wasmatrix offers version %d of module %s, and knows no such function of it: run a newer one, or build the module with the SDK of this one)", ABIVersion, abiModule)
+			}
+		case !sameTypes(offered, f):
+			other = append(other, fmt.Sprintf("%s.%s as %s, and it is %s", module, name, typeOf(f), typeOf(offered)))
 		}
 	}
 	for _, mem := range m.ImportedMemories() {
@@ -133,12 +142,31 @@ func (e *Engine) checkCompiled(m wazero.CompiledModule) error {
 			more = fmt.Sprintf(" and %d more", len(missing)-5)
 			missing = missing[:5]
 		}
-		return invalid("the module imports %s%s, which wasmatrix does not offer: want %s", strings.Join(missing, ", "), more, wanted)
+		return invalid("the module imports %s%s, which wasmatrix does not offer%s: want %s", strings.Join(missing, ", "), more, hint, wanted)
+	}
+	if len(other) > 0 {
+		return invalid("the module imports %s: declare it as docs/guest-abi.md does", other[0])
 	}
 	if _, ok := m.ExportedFunctions()["_start"]; !ok {
 		return invalid("the module exports no _start function, so it is a library and no command: build it with a main function, as %s", wanted)
 	}
 	return nil
+}
+
+func sameTypes(a, b api.FunctionDefinition) bool {
+	return bytes.Equal(a.ParamTypes(), b.ParamTypes()) && bytes.Equal(a.ResultTypes(), b.ResultTypes())
+}
+
+// typeOf spells a function's type, such as (i32, i64) i32.
+func typeOf(f api.FunctionDefinition) string {
+	names := func(types []api.ValueType) string {
+		var all []string
+		for _, t := range types {
+			all = append(all, api.ValueTypeName(t))
+		}
+		return strings.Join(all, ", ")
+	}
+	return strings.TrimSpace(fmt.Sprintf("(%s) %s", names(f.ParamTypes()), names(f.ResultTypes())))
 }
 
 // compileError turns wazero's error about a module into a sentence for whoever made it.

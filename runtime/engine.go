@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
@@ -35,10 +36,10 @@ type Engine struct {
 	log       *slog.Logger
 	cache     wazero.CompilationCache // nil for none
 	runtime   wazero.Runtime
-	offered   map[string]map[string]struct{} // module → function that a guest may import
-	compiling chan struct{}                  // a place in it is the right to compile
-	work      sync.WaitGroup                 // compilations under way
-	makeRoom  func()                         // raises GOMAXPROCS, at its first call
+	offered   map[string]map[string]api.FunctionDefinition // module → function that a guest may import
+	compiling chan struct{}                                // a place in it is the right to compile
+	work      sync.WaitGroup                               // compilations under way
+	makeRoom  func()                                       // raises GOMAXPROCS, at its first call
 
 	mu      sync.Mutex // guards all below
 	modules map[string]*Module
@@ -78,11 +79,13 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, e.runtime); err != nil {
 		return nil, errors.Join(fmt.Errorf("offer WASI: %w", err), e.Close(ctx))
 	}
-	functions := map[string]struct{}{}
-	for name := range e.runtime.Module(wasi_snapshot_preview1.ModuleName).ExportedFunctionDefinitions() {
-		functions[name] = struct{}{}
+	if err := e.offerImports(ctx); err != nil {
+		return nil, errors.Join(err, e.Close(ctx))
 	}
-	e.offered = map[string]map[string]struct{}{wasi_snapshot_preview1.ModuleName: functions}
+	e.offered = map[string]map[string]api.FunctionDefinition{}
+	for _, name := range []string{wasi_snapshot_preview1.ModuleName, abiModule} {
+		e.offered[name] = e.runtime.Module(name).ExportedFunctionDefinitions()
+	}
 	return e, nil
 }
 

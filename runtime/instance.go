@@ -30,7 +30,7 @@ type Spec struct {
 	MemoryLimit uint64
 	// Where its output goes; nil to drop it. Writes must not block for long.
 	Stdout, Stderr io.Writer
-	// What it may do beyond computing; nil for nothing.
+	// What it may ask for beyond computing; nil for nothing. It is closed by whoever made it, after Run.
 	Session *capability.Session
 }
 
@@ -40,6 +40,7 @@ type Instance struct {
 	module api.Module
 	start  api.Function
 	sleep  *sleeper
+	host   *host
 }
 
 // Exit is how a run ended: by exiting, by a trap, or by interruption.
@@ -57,7 +58,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 		return nil, tooLittleMemory(need, s.MemoryLimit)
 	}
 	e.makeRoom()
-	i := &Instance{name: s.Name, sleep: &sleeper{ctx: ctx}}
+	i := &Instance{name: s.Name, sleep: &sleeper{ctx: ctx}, host: &host{session: s.Session}}
 	memory := &allocator{limit: s.MemoryLimit}
 	defer func() {
 		if p := recover(); p != nil { // wazero takes memory that it does not get for a bug
@@ -72,7 +73,11 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 			}
 		}
 	}()
-	i.module, err = e.runtime.InstantiateModule(experimental.WithMemoryAllocator(ctx, memory), m.compiled, i.config(s))
+	guest := context.WithValue(ctx, hostKey{}, i.host) // a start section may call imports already
+	i.module, err = e.runtime.InstantiateModule(experimental.WithMemoryAllocator(guest, memory), m.compiled, i.config(s))
+	if err != nil {
+		i.host.close()
+	}
 	switch {
 	case memory.need > 0:
 		return nil, tooLittleMemory(memory.need, s.MemoryLimit)
@@ -125,8 +130,9 @@ func (i *Instance) Run(ctx context.Context) (exit Exit) {
 	}()
 	// Freed with a context of its own: ctx may have ended.
 	defer func() { _ = i.module.Close(context.WithoutCancel(ctx)) }()
+	defer i.host.close()
 	i.sleep.ctx = ctx
-	_, err := i.start.Call(ctx)
+	_, err := i.start.Call(context.WithValue(ctx, hostKey{}, i.host))
 	var exited *sys.ExitError
 	switch {
 	case err == nil:
@@ -140,7 +146,10 @@ func (i *Instance) Run(ctx context.Context) (exit Exit) {
 }
 
 // Close frees an instance that is not run.
-func (i *Instance) Close(ctx context.Context) error { return i.module.Close(ctx) }
+func (i *Instance) Close(ctx context.Context) error {
+	i.host.close()
+	return i.module.Close(ctx)
+}
 
 // sleeper makes a guest's sleep end with its context.
 type sleeper struct {

@@ -30,6 +30,20 @@ func C(tb testing.TB, file string) string {
 	return must(tb, path, err)
 }
 
+// Rust returns the path of the module that a Rust file makes.
+func Rust(tb testing.TB, file string) string {
+	tb.Helper()
+	path, err := BuildRust(context.Background(), file)
+	return must(tb, path, err)
+}
+
+// AssemblyScript returns the path of the module that an AssemblyScript file makes.
+func AssemblyScript(tb testing.TB, file string) string {
+	tb.Helper()
+	path, err := BuildAssemblyScript(context.Background(), file)
+	return must(tb, path, err)
+}
+
 // Actor returns the path of a small guest in C that does what its arguments say, one after the other:
 // see testdata/actor.c.
 func Actor(tb testing.TB) string {
@@ -40,11 +54,20 @@ func Actor(tb testing.TB) string {
 
 // BuildActor builds the guest of [Actor].
 func BuildActor(ctx context.Context) (string, error) {
+	repo, err := root()
+	if err != nil {
+		return "", fmt.Errorf("guest actor: %w", err)
+	}
+	return BuildC(ctx, filepath.Join(repo, "internal", "guest", "testdata", "actor.c"))
+}
+
+// root is the directory that holds the SDKs.
+func root() (string, error) {
 	_, here, _, ok := runtime.Caller(0)
 	if !ok {
-		return "", errors.New("guest actor: the sources of this program are not known")
+		return "", errors.New("the sources of this program are not known")
 	}
-	return BuildC(ctx, filepath.Join(filepath.Dir(here), "testdata", "actor.c"))
+	return filepath.Join(filepath.Dir(here), "..", ".."), nil
 }
 
 func must(tb testing.TB, path string, err error) string {
@@ -55,35 +78,15 @@ func must(tb testing.TB, path string, err error) string {
 	return path
 }
 
-// BuildGo builds the Go package in dir with GOOS=wasip1.
-func BuildGo(ctx context.Context, dir string) (string, error) {
-	version, err := output(ctx, "go", "version")
+// cached returns the module built from the sources at path and the SDK it is built with, building it if it is not kept
+// yet.
+func cached(compiler, sdk, path string, build func(tmp, sdk, out string) error) (string, error) {
+	repo, err := root()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("guest %s: %w", path, err)
 	}
-	return cached(version, dir, func(out string) error {
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", out, ".")
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-		return run(cmd)
-	})
-}
-
-// BuildC builds a C file with clang and wasi-libc. They link without the compiler's own runtime
-// library, which not every distribution packages for WebAssembly.
-func BuildC(ctx context.Context, file string) (string, error) {
-	version, err := output(ctx, "clang", "--version")
-	if err != nil {
-		return "", fmt.Errorf("%w: guests in C need clang, lld and wasi-libc; make test installs them", err)
-	}
-	return cached(version, file, func(out string) error {
-		return run(exec.CommandContext(ctx, "clang", "--target=wasm32-wasi", "-O2", "-nodefaultlibs", "-lc", "-o", out, file))
-	})
-}
-
-// cached returns the module built from the sources at path, building it if it is not kept yet.
-func cached(compiler, path string, build func(out string) error) (string, error) {
-	key, err := keyOf(compiler, path)
+	sdk = filepath.Join(repo, "sdk", sdk)
+	key, err := keyOf(compiler, sdk, path)
 	if err != nil {
 		return "", fmt.Errorf("guest %s: %w", path, err)
 	}
@@ -106,7 +109,7 @@ func cached(compiler, path string, build func(out string) error) (string, error)
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
 	out := filepath.Join(tmp, "guest.wasm")
-	if err := build(out); err != nil {
+	if err := build(tmp, sdk, out); err != nil {
 		return "", fmt.Errorf("guest %s: %w", path, err)
 	}
 	if err := os.Rename(out, kept); err != nil {
@@ -115,13 +118,18 @@ func cached(compiler, path string, build func(out string) error) (string, error)
 	return kept, nil
 }
 
-// keyOf hashes the compiler's version and all files at path.
-func keyOf(compiler, path string) (string, error) {
+// keyOf hashes the compiler's version and all files at both paths.
+func keyOf(compiler, sdk, path string) (string, error) {
 	h := sha256.New()
 	h.Write([]byte(compiler))
-	err := filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+	hash := func(file string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
 			return err
+		case entry.IsDir() && entry.Name() == "node_modules":
+			return fs.SkipDir
+		case entry.IsDir():
+			return nil
 		}
 		content, err := os.ReadFile(file)
 		if err != nil {
@@ -130,7 +138,8 @@ func keyOf(compiler, path string) (string, error) {
 		fmt.Fprintf(h, "%s %d\n", filepath.Base(file), len(content))
 		h.Write(content)
 		return nil
-	})
+	}
+	err := errors.Join(filepath.WalkDir(sdk, hash), filepath.WalkDir(path, hash))
 	name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	return name + "-" + hex.EncodeToString(h.Sum(nil))[:16], err
 }
