@@ -111,6 +111,7 @@ func TestFreshClusterHasThreeProviders(t *testing.T) {
 func TestGrantsAreAskedOnEachCall(t *testing.T) {
 	t.Parallel()
 	c := product.Form(t, 3)
+	waitVoters(t, c, 3)
 	n := c.Any()
 	n.Run("--name", "counter", "--restart", "always", "--capability", "kv=kv:read,kv:write", caller(t), "--", "count", "n")
 	waitSaid(t, n, "counter", "increment n = ", 3)

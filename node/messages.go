@@ -34,8 +34,8 @@ func (n *node) serveMessages(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ports %d and %d (--nats-port, --nats-route-port): %w", n.cfg.NATSPort, n.cfg.NATSRoutePort, err)
 	}
-	n.messages.Store(server)
-	defer n.messages.Store(nil)
+	n.messages.server = server
+	close(n.messages.up)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error { return n.routeMessages(ctx, server) })
@@ -43,6 +43,22 @@ func (n *node) serveMessages(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// messages is the node's messaging server, once it is up.
+type messages struct {
+	up     chan struct{} // closed once there is a server
+	server *messaging.Server
+}
+
+// wait returns the server, once it is up.
+func (m *messages) wait(ctx context.Context) (*messaging.Server, error) {
+	select {
+	case <-m.up:
+		return m.server, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the node's messaging server is not up: %w", context.Cause(ctx))
+	}
 }
 
 func (n *node) routeMessages(ctx context.Context, server *messaging.Server) error {

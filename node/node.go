@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -17,7 +16,6 @@ import (
 	"github.com/wasmatrix/wasmatrix/agent"
 	"github.com/wasmatrix/wasmatrix/capability"
 	"github.com/wasmatrix/wasmatrix/capability/kv/replica"
-	"github.com/wasmatrix/wasmatrix/capability/messaging"
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/controlplane"
 	"github.com/wasmatrix/wasmatrix/modulestore"
@@ -50,7 +48,7 @@ type node struct {
 	server  *grpc.Server
 	web     *web.Server
 
-	messages  atomic.Pointer[messaging.Server] // nil before it is up
+	messages  *messages
 	replicas  *replica.Group
 	providers *provider.Host
 }
@@ -71,7 +69,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 // build opens what is on disk and on the network, and makes the parts. Nothing runs yet.
 func build(ctx context.Context, cfg Config) (n *node, err error) {
-	n = &node{cfg: cfg, metrics: prometheus.NewRegistry(), peers: rpc.NewPeers()}
+	n = &node{cfg: cfg, metrics: prometheus.NewRegistry(), peers: rpc.NewPeers(), messages: &messages{up: make(chan struct{})}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -133,7 +131,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	n.providers = provider.New(provider.Config{
 		Keys:   keys{n.replicas},
 		NodeID: id, NodeName: cfg.NodeName, Path: filepath.Join(cfg.DataDir, "providers"), Log: log,
-		Open: provider.Engines{NodeName: cfg.NodeName, Messages: n.messages.Load, Log: log}.Open,
+		Open: provider.Engines{NodeName: cfg.NodeName, Messages: n.messages.wait, Log: log}.Open,
 	}, n.peers)
 	n.agent, err = agent.New(agent.Config{
 		Providers: n.providers,

@@ -11,8 +11,8 @@ import (
 // Engines makes the engines of a node's providers.
 type Engines struct {
 	NodeName string
-	// Messages returns the node's own messaging server, or nil before it is up.
-	Messages func() *messaging.Server
+	// Messages returns the node's own messaging server, once it is up.
+	Messages func(ctx context.Context) (*messaging.Server, error)
 	Log      *slog.Logger
 }
 
@@ -28,9 +28,9 @@ func (e Engines) Open(ctx context.Context, d Definition) (Engine, error) {
 func (e Engines) messaging(ctx context.Context, d Definition) (Engine, error) {
 	cfg := messaging.ConnConfig{Name: "wasmatrix " + e.NodeName + " " + d.ID, Log: e.Log.With("provider", d.ID), Timeout: d.Settings.Timeout}
 	if d.Settings.Backend == capability.BackendEmbedded {
-		server := e.Messages()
-		if server == nil {
-			return Engine{}, capability.Errorf(capability.Unavailable, "the node's messaging server is not up yet")
+		server, err := e.Messages(ctx)
+		if err != nil {
+			return Engine{}, err
 		}
 		cfg.Server = server
 	} else {
