@@ -29,6 +29,7 @@ var figures = []figure{
 	{"power", powerCycle},
 	{"rebuild", rebuildFacts},
 	{"agents", manyAgents},
+	{"capability", capabilityCalls},
 }
 
 func main() {
