@@ -298,7 +298,10 @@ func (a *Agent) cameBackLocked(id string, generation uint64) bool {
 
 func (a *Agent) stopLocked(id string, moved bool) admission {
 	if i := a.live[id]; i != nil {
-		i.moved = i.moved || moved
+		// What somebody has asked to stop is stopped, whether it was started elsewhere since or not.
+		if context.Cause(i.ctx) != errStopped {
+			i.moved = i.moved || moved
+		}
 		i.stop(errStopped)
 		return admission{instance: i}
 	}
@@ -306,7 +309,8 @@ func (a *Agent) stopLocked(id string, moved bool) admission {
 	if rec == nil {
 		return admission{}
 	}
-	if moved {
+	// That it has stopped may be news to whoever has started it elsewhere, and must outlive that copy.
+	if moved && rec.GetStatus() != pb.InstanceStatus_INSTANCE_STATUS_STOPPED {
 		a.forget(id, rec.GetGeneration(), true, nil)
 		delete(a.outputs, id)
 		a.retention.drop(id)

@@ -63,7 +63,7 @@ func (s *Server) judgeWaiting(l *lead, req *pb.RenewContactRequest) (cleared, su
 			superseded = append(superseded, id)
 		case known == nil || l.stopping[id] > 0 || known.GetGeneration() < generation:
 		case known.GetGeneration() > generation:
-			if !provisional(known) {
+			if !provisional(known) && known.GetStatus() != pb.InstanceStatus_INSTANCE_STATUS_STARTING { // else it may come to nothing
 				superseded = append(superseded, id)
 			}
 		case known.GetNodeId() == req.GetNodeId() && s.endedElsewhereLocked(l, id, req.GetNodeId()):

@@ -186,7 +186,11 @@ func (v *view) adopt(all []*pb.Instance) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, i := range all {
+		old := v.index.Get(i.GetInstanceId())
 		if orphan(i) && v.index.Put(i) && fact.Live(i.GetStatus()) {
+			if old != nil && !provisional(old) && fact.Live(old.GetStatus()) {
+				v.behind[i.GetInstanceId()] = old // an earlier copy, to be ended once it runs elsewhere
+			}
 			v.orphans[i.GetInstanceId()] = struct{}{}
 			v.wakeLocked()
 		}

@@ -117,7 +117,7 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 		}
 		return nil, rpc.Errorf(rpc.Code(call.failure.GetErrorCode()), "%s", call.failure.GetMessage())
 	}
-	if m, ok := s.member(from); ok {
+	if m, ok := s.member(from); ok && s.view.holds(call.instance) { // else it has ended, or its new node is lost: see doubles.go
 		if _, err := s.orderStop(ctx, l, m, []*pb.Instance{i}, true); err != nil {
 			s.cfg.Log.Warn("an instance that was moved is not stopped yet on its old node", "instance_id", i.GetInstanceId(), "node", m.Name, "err", err)
 		} else {

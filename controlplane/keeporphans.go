@@ -74,6 +74,7 @@ func (v *view) doubtOrphans(theirs []*pb.Instance, before map[string]struct{}) (
 		if _, again := before[id]; again {
 			v.index.Remove(id, "")
 			delete(v.orphans, id)
+			v.comeBackLocked(id)
 			continue
 		}
 		doubted[id] = struct{}{}

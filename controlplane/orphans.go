@@ -68,8 +68,15 @@ func (v *view) takenLocked(i *pb.Instance) bool {
 	return i.GetNodeId() != "" && fact.Live(i.GetStatus()) && v.epochs[i.GetNodeId()] > i.GetNodeEpoch()
 }
 
+// taken says whether an instance is no longer that of the node it is on.
+func (v *view) taken(i *pb.Instance) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.takenLocked(i)
+}
+
 // orphanLocked puts an orphan in an instance's place. Of a first start that nobody was told of, nothing
-// remains.
+// remains, and what was only being moved to the lost node goes on where it is.
 func (v *view) orphanLocked(i *pb.Instance) {
 	id := i.GetInstanceId()
 	if provisional(i) && i.GetGeneration() == 1 {
@@ -79,6 +86,13 @@ func (v *view) orphanLocked(i *pb.Instance) {
 	delete(v.doubles, i.GetNodeId()+"/"+id)
 	if now := v.index.Get(id); now != nil && !provisional(now) && now.GetNodeId() != i.GetNodeId() && fact.Live(now.GetStatus()) {
 		return // it runs elsewhere too, where nobody would end it any more
+	}
+	if old := v.behind[id]; old != nil && old.GetNodeId() != i.GetNodeId() && !v.takenLocked(old) {
+		if now := v.index.Get(id); now != nil && v.takenLocked(now) {
+			v.index.Remove(id, now.GetNodeId())
+			v.comeBackLocked(id)
+		}
+		return
 	}
 	o := orphaned(i, time.Now())
 	if v.index.Put(o) && fact.Live(o.GetStatus()) {

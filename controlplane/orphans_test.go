@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"testing"
+	"time"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 )
@@ -98,6 +99,46 @@ func TestReservationOnALostNodeGoesOnInTheNextGeneration(t *testing.T) {
 	}
 	if i := v.get("first"); i != nil {
 		t.Errorf("a first start that nobody was told of is %v", i)
+	}
+}
+
+func TestWhatIsBeingMovedToANodeThatIsLostGoesOnWhereItIs(t *testing.T) {
+	v := newView("me")
+	runs := withPolicy(instance("i", "n1", 1, 2, running), pb.PolicyType_POLICY_TYPE_ALWAYS)
+	v.put(runs)
+	v.reserve(reservation("i", runs.GetSpec(), candidate{NodeID: "n2", Name: "n2"}, 2))
+	v.setEpochs([]*pb.Node{{NodeId: "n2", Epoch: 1}}, silent)
+	late := withPolicy(instance("i", "n2", 2, 2, running), pb.PolicyType_POLICY_TYPE_ALWAYS)
+	v.put(late) // the answer, of an epoch that is over
+	if waiting, _ := v.homeless(); v.get("i") != runs || len(waiting) != 0 {
+		t.Errorf("it is %v, and to be started elsewhere are %v", v.get("i"), waiting)
+	}
+	if !v.taken(late) {
+		t.Error("the answer of a node that was lost meanwhile counts")
+	}
+
+	v = newView("me") // both nodes are lost, the one that it runs on last
+	v.put(runs)
+	v.reserve(reservation("i", runs.GetSpec(), candidate{NodeID: "n2", Name: "n2"}, 2))
+	v.setEpochs([]*pb.Node{{NodeId: "n1", Epoch: 1}}, silent)
+	v.setEpochs([]*pb.Node{{NodeId: "n2", Epoch: 1}}, silent)
+	if i := v.get("i"); !orphan(i) || i.GetGeneration() != 3 {
+		t.Errorf("it is %v", i)
+	}
+}
+
+func TestCopyBehindAnotherVotersOrphanIsEndedOnceThatRuns(t *testing.T) {
+	v := newView("me")
+	runs := withPolicy(instance("i", "n1", 1, 2, running), pb.PolicyType_POLICY_TYPE_ALWAYS)
+	v.put(runs)
+	waits := orphaned(withPolicy(instance("i", "n2", 2, 2, running), pb.PolicyType_POLICY_TYPE_ALWAYS), time.Now())
+	v.adopt([]*pb.Instance{waits})
+	if i := v.get("i"); i != waits {
+		t.Fatalf("it is %v", i)
+	}
+	v.put(withPolicy(instance("i", "n3", 3, 2, running), pb.PolicyType_POLICY_TYPE_ALWAYS))
+	if doubles, _ := v.doubled(); len(doubles) != 1 || doubles[0] != runs {
+		t.Errorf("to be ended are %v", doubles)
 	}
 }
 

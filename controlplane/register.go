@@ -44,7 +44,7 @@ func (s *Server) RegisterNode(ctx context.Context, req *pb.RegisterNodeRequest) 
 }
 
 // superseded returns which of the instances that a node is about to run again were stopped, or started
-// elsewhere, while it was away.
+// elsewhere, while it was away. What is only being started elsewhere may come to nothing: then it is the only one.
 func (s *Server) superseded(ctx context.Context, l *lead, nodeID string, resuming map[string]uint64) ([]string, error) {
 	if len(resuming) == 0 {
 		return nil, nil
@@ -54,7 +54,7 @@ func (s *Server) superseded(ctx context.Context, l *lead, nodeID string, resumin
 	}
 	var gone []string
 	for id, generation := range resuming {
-		if known := s.view.get(id); known.GetGeneration() > generation || stoppedElsewhere(known, nodeID) {
+		if known := s.view.shown(id); known.GetGeneration() > generation || stoppedElsewhere(known, nodeID) {
 			gone = append(gone, id)
 		}
 	}

@@ -100,3 +100,31 @@ func TestStopIsOfALaterGenerationThanAnUnansweredMove(t *testing.T) {
 		t.Errorf("it is %v in generation %d, and that of the move is 2", i.GetStatus(), i.GetGeneration())
 	}
 }
+
+// A move was under way when the node that was being drained came back, and came to nothing.
+func TestReturnedNodeKeepsWhatIsOnlyBeingStartedElsewhere(t *testing.T) {
+	s, l, _ := leads(t)
+	i := instance("i", "n1", 3, 2, running)
+	s.view.put(i)
+	resuming := map[string]uint64{"i": 3}
+	gone := func() []string {
+		t.Helper()
+		ids, err := s.superseded(t.Context(), l, "n1", resuming)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ids
+	}
+	s.view.reserve(reservation("i", i.GetSpec(), candidate{NodeID: "n2", Name: "n2"}, 4))
+	if ids := gone(); len(ids) > 0 {
+		t.Errorf("it is only reserved on n2, and n1 is told to drop %v", ids)
+	}
+	s.view.put(instance("i", "n2", 4, 1, pb.InstanceStatus_INSTANCE_STATUS_STARTING))
+	if ids := gone(); len(ids) > 0 {
+		t.Errorf("it is only starting on n2, and n1 is told to drop %v", ids)
+	}
+	s.view.put(instance("i", "n2", 4, 2, running))
+	if ids := gone(); len(ids) != 1 {
+		t.Errorf("it runs on n2, and n1 is told to drop %v", ids)
+	}
+}

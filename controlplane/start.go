@@ -345,8 +345,13 @@ func (s *Server) settle(l *lead, call *startCall, reserved *pb.Instance, out sta
 	unanswered := false
 	switch {
 	case out.instances[id] != nil:
-		call.instance = out.instances[id]
-		s.view.putAhead(out.at, call.instance)
+		i := out.instances[id]
+		s.view.putAhead(out.at, i)
+		if s.view.taken(i) {
+			call.failure = &pb.StartFailure{InstanceId: id, ErrorCode: string(rpc.CommunicationFailure), Message: "node " + reserved.GetNodeName() + " was declared lost before it answered"}
+		} else {
+			call.instance = i
+		}
 	case out.failures[id] != nil:
 		call.failure = out.failures[id]
 		s.view.release(id, nodeID)

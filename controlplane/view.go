@@ -339,6 +339,13 @@ func (v *view) reserve(i *pb.Instance) {
 	v.index.Put(i)
 }
 
+// shown returns the record of an id or, while it is being moved, of where it is; nil if there is none.
+func (v *view) shown(id string) *pb.Instance {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.shownLocked(v.index.Get(id))
+}
+
 // shownLocked is what users see of an instance: while it is being moved, what it does where it is.
 func (v *view) shownLocked(i *pb.Instance) *pb.Instance {
 	if old := v.behind[i.GetInstanceId()]; old != nil && (provisional(i) || i.GetStatus() == pb.InstanceStatus_INSTANCE_STATUS_STARTING) {

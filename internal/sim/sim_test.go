@@ -132,6 +132,10 @@ func TestSeedsThatFoundSomething(t *testing.T) {
 		{5107, "a start that was not answered had been carried out on the far side of a cut, and came back after the stop"},
 		{9097, "the same, on a node that was declared lost: what ran elsewhere by then was started once more"},
 		{8548169, "what had been moved off a node and back was stopped there, as a double of the first move"},
+		{1030105837108, "a stop that was not answered had been carried out; a move away, by a leader that had not heard of it, had it forgotten"},
+		{1040986810225, "what was being moved to a node that was lost became an orphan, was started once more, and ran on where it was"},
+		{733551940189, "the order of a move was answered by a node that had been declared lost, so the old place was ended for a copy that was dropped"},
+		{1668120404039, "a returned node was told to drop what was only about to be started elsewhere, which came to nothing"},
 	} {
 		t.Run(fmt.Sprint("seed ", s.seed), func(t *testing.T) {
 			check(t, s.seed)
