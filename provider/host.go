@@ -324,9 +324,8 @@ func (r *runner) run() {
 		}
 		if err == nil {
 			r.set(engine, nil)
-			tried()
 			r.log.Info("a provider runs", "type", r.def.Type, "backend", capability.Redact(r.def.Settings.Backend))
-			r.watch(engine)
+			r.watch(engine, tried)
 			r.set(Engine{}, capability.Errorf(capability.Unavailable, "it is being stopped"))
 			closeEngine(engine)
 			return
@@ -349,20 +348,24 @@ func closeEngine(e Engine) {
 	}
 }
 
-// watch asks an engine whether it is well, until the provider is stopped. What is wrong is shown to users; calls are made all
-// the same, as the engine knows best.
-func (r *runner) watch(e Engine) {
+// watch asks an engine whether it is well, until the provider is stopped; asked is called after the first time. What is
+// wrong is shown to users; calls are made all the same, as the engine knows best.
+func (r *runner) watch(e Engine, asked func()) {
 	if e.Check == nil {
+		asked()
 		<-r.ctx.Done()
 		return
 	}
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-r.ctx.Done():
-			return
+	for first := true; ; first = false {
+		if !first {
+			asked()
+			select {
+			case <-tick.C:
+			case <-r.ctx.Done():
+				return
+			}
 		}
 		ctx, cancel := context.WithTimeout(r.ctx, openTimeout)
 		err := e.Check(ctx)
