@@ -153,7 +153,10 @@ func (s *Store) List(ctx context.Context, bucket, prefix, after string, limit in
 	return keys, more, err
 }
 
-func valid(bucket, key string) error {
+func valid(ctx context.Context, bucket, key string) error {
+	if err := ctx.Err(); err != nil {
+		return ended(err)
+	}
 	if bucket == "" || len(bucket) > maxName {
 		return capability.Errorf(capability.InvalidRequest, "the name of a bucket has %d bytes: want 1 to %d", len(bucket), maxName)
 	}
@@ -171,7 +174,7 @@ func (g *Group) leading() (*seat, error) {
 
 // read reads what all writes have left that were answered before.
 func (s *Store) read(ctx context.Context, bucket, key string, fn func(p page, now int64) error) error {
-	if err := valid(bucket, key); err != nil {
+	if err := valid(ctx, bucket, key); err != nil {
 		return err
 	}
 	at, err := s.group.leading()
@@ -190,7 +193,7 @@ func (s *Store) read(ctx context.Context, bucket, key string, fn func(p page, no
 
 // write has the group agree on a command and returns the number that it came to.
 func (s *Store) write(ctx context.Context, c *command) (uint64, error) {
-	if err := valid(c.Bucket, c.Key); err != nil {
+	if err := valid(ctx, c.Bucket, c.Key); err != nil {
 		return 0, err
 	}
 	at, err := s.group.leading()
