@@ -119,21 +119,23 @@ func newServer(t *testing.T) *httptest.Server {
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Asked", r.Header.Get("X-Ask"))
 		w.Header().Set("X-Length", fmt.Sprint(r.ContentLength))
+		body, _ := io.ReadAll(r.Body)
 		w.WriteHeader(http.StatusCreated)
-		_, _ = io.Copy(w, r.Body)
+		_, _ = w.Write(body)
 	})
 	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
 			_, _ = w.Write(make([]byte, 1<<16))
 		}
 	})
-	mux.HandleFunc("/never", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	mux.HandleFunc("/refuse", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Connection", "close")
-		w.WriteHeader(http.StatusRequestEntityTooLarge)
-	})
+	mux.HandleFunc("/big", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(big) })
+	over := make(chan struct{})
+	mux.HandleFunc("/never", func(http.ResponseWriter, *http.Request) { <-over })
 	s := httptest.NewServer(mux)
-	t.Cleanup(s.Close)
+	t.Cleanup(func() {
+		close(over)
+		s.Close()
+	})
 	return s
 }
 

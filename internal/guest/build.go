@@ -93,6 +93,6 @@ func BuildAssemblyScript(ctx context.Context, file string) (string, error) {
 		if err := os.Symlink(sdk, filepath.Join(tmp, "wasmatrix")); err != nil {
 			return err
 		}
-		return run(exec.CommandContext(ctx, asc, file, "--path", tmp, "-O", "--runtime", "incremental", "--exportStart", "_start", "--use", "abort=", "-o", out))
+		return run(exec.CommandContext(ctx, asc, file, "--path", tmp, "-O", "--runtime", "incremental", "--exportStart", "_start", "--use", "abort=~lib/wasmatrix/assembly/wasi/abort", "-o", out))
 	})
 }
