@@ -17,7 +17,7 @@ static void sleep_ms(long ms) {
   sub.u.tag = __WASI_EVENTTYPE_CLOCK;
   sub.u.u.clock.id = __WASI_CLOCKID_MONOTONIC;
   sub.u.u.clock.timeout = (__wasi_timestamp_t)ms * 1000000;
-  __wasi_poll_oneoff(&sub, &event, 1, &n);
+  if (__wasi_poll_oneoff(&sub, &event, 1, &n) != 0) __builtin_trap();
 }
 
 int main(int argc, char **argv) {

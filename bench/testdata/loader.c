@@ -29,7 +29,7 @@ int main(int argc, char **argv) {
   if (argc < 4) return 2;
   const char *kind = argv[1], *key = argc > 4 ? argv[4] : "key";
   wm_kv kv = {.capability = argv[3]};
-  uint64_t until = now() + strtoull(argv[2], NULL, 10) * 1000000000;
+  uint64_t until = now() + (uint64_t)atoi(argv[2]) * 1000000000;
   memset(value, 'x', sizeof value);
   if (wm_kv_set(kv, key, value, sizeof value) < 0) {
     printf("set: %s\n", wm_error(value, sizeof value));
