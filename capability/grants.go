@@ -81,7 +81,9 @@ func without(g *Grant, permissions []string) *Grant {
 	if len(permissions) == 0 {
 		return nil
 	}
-	left := slices.DeleteFunc(slices.Clone(g.GetPermissions()), func(p string) bool { return slices.Contains(permissions, p) })
+	left := slices.DeleteFunc(slices.Clone(g.GetPermissions()), func(p string) bool {
+		return slices.ContainsFunc(permissions, func(taken string) bool { return samePermission(p, taken) })
+	})
 	if namesHost(g.GetPermissions()) && !namesHost(left) {
 		left = slices.DeleteFunc(left, func(p string) bool { return p == HTTPAsk })
 	}
@@ -89,6 +91,21 @@ func without(g *Grant, permissions []string) *Grant {
 		return nil
 	}
 	return grantOf(g, left)
+}
+
+// samePermission says whether two permissions are one, of a host also where it is spelled in two ways.
+func samePermission(a, b string) bool {
+	if a == b {
+		return true
+	}
+	a, isHost := strings.CutPrefix(a, httpHost)
+	b, areHosts := strings.CutPrefix(b, httpHost)
+	if !isHost || !areHosts {
+		return false
+	}
+	one, err := parseHost(a)
+	other, otherErr := parseHost(b)
+	return err == nil && otherErr == nil && one == other
 }
 
 func namesHost(permissions []string) bool {

@@ -19,8 +19,9 @@ type Right struct {
 	buckets             map[string]struct{}
 	allBuckets          bool
 
-	ask   bool
-	hosts []hostPattern // none for all that are public
+	ask      bool
+	narrowed bool // to hosts, though this version may not know how to read one
+	hosts    []hostPattern
 
 	publish, hear []string // patterns; > is all
 }
@@ -40,6 +41,7 @@ func Compile(grants []*Grant) *Rights {
 func compileOne(g *Grant) *Right {
 	r := &Right{Grant: g}
 	for _, p := range g.GetPermissions() {
+		r.narrowed = r.narrowed || strings.HasPrefix(p, httpHost)
 		if ValidatePermission(g.GetProviderType(), p) != nil {
 			continue
 		}
@@ -134,7 +136,7 @@ func (r *Right) Host(host, port string) (named bool, err error) {
 	if ip := net.ParseIP(host); ip != nil {
 		host = ip.String() // one spelling
 	}
-	allowed := len(r.hosts) == 0
+	allowed := !r.narrowed
 	for _, p := range r.hosts {
 		ok, exact := p.matches(host, port)
 		allowed, named = allowed || ok, named || exact
