@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/logging"
+	"github.com/gomodule/redigo/redis"
 
 	"github.com/wasmatrix/wasmatrix/capability"
 	"github.com/wasmatrix/wasmatrix/capability/kv/decimal"
@@ -21,29 +19,40 @@ import (
 // that they leave the first one too; and a number that revisions are taken from. Each call is one script, and so
 // one step. All of a bucket has one hash tag, so that a redis cluster keeps it in one place.
 type redisEngine struct {
-	client *redis.Client
+	pool   *redis.Pool
 	prefix string
 }
 
-// quietRedis takes away redis's log, which is one for the process: each error is the answer to a call as well.
-var quietRedis = sync.OnceFunc(func() { redis.SetLogger(&logging.VoidLogger{}) })
+const (
+	// How many connections are open at once, and kept while nobody needs them. Further calls wait for one.
+	redisConns, redisIdle = 64, 8
+	// A connection that nobody has used for so long is tried before it is used, and closed after the second.
+	redisTry, redisKeep = time.Second, 5 * time.Minute
+)
 
 func openRedis(cfg Config, b backend) (Engine, error) {
-	quietRedis()
 	db, err := b.db()
 	if err != nil {
 		return nil, err
 	}
-	o := &redis.Options{
-		Addr: b.hosts[0], Username: b.user, Password: b.password, DB: db,
-		MaxRetries:            -1, // a write is not to be done twice
-		ContextTimeoutEnabled: true,
-		DisableIdentity:       true,
-	}
+	options := []redis.DialOption{redis.DialDatabase(db), redis.DialUsername(b.user), redis.DialPassword(b.password)}
 	if b.scheme == "rediss" {
-		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		options = append(options, redis.DialUseTLS(true), redis.DialTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12}))
 	}
-	return &redisEngine{client: redis.NewClient(o), prefix: "wasmatrix:{" + escape(cfg.ProviderID, '%', "-._") + ":"}, nil
+	pool := &redis.Pool{
+		MaxActive: redisConns, Wait: true, MaxIdle: redisIdle, IdleTimeout: redisKeep,
+		DialContext: func(ctx context.Context) (redis.Conn, error) {
+			return redis.DialContext(ctx, "tcp", b.hosts[0], options...)
+		},
+		TestOnBorrowContext: func(ctx context.Context, c redis.Conn, last time.Time) error {
+			if time.Since(last) < redisTry {
+				return nil
+			}
+			_, err := redis.DoContext(c, ctx, "PING")
+			return err
+		},
+	}
+	return &redisEngine{pool: pool, prefix: "wasmatrix:{" + escape(cfg.ProviderID, '%', "-._") + ":"}, nil
 }
 
 // redisHead is what the scripts have in common. KEYS are the key's hash, the bucket's keys, its times and its number;
@@ -59,9 +68,12 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 
 end
 `
 
+// redisKeys is how many KEYS each script has.
+const redisKeys = 4
+
 var (
 	// ARGV: value, milliseconds to live or 0, revision or nothing.
-	redisSet = redis.NewScript(redisHead + `
+	redisSet = redis.NewScript(redisKeys, redisHead+`
 local old = redis.call('HGET', KEYS[1], 'r') or '0'
 if ARGV[5] ~= '' and ARGV[5] ~= old then return {'conflict', old} end
 local revision = string.format('%.0f', redis.call('INCR', KEYS[4]))
@@ -77,7 +89,7 @@ end
 return {'done', revision}`)
 
 	// ARGV: revision or nothing.
-	redisDelete = redis.NewScript(redisHead + `
+	redisDelete = redis.NewScript(redisKeys, redisHead+`
 local old = redis.call('HGET', KEYS[1], 'r') or '0'
 if ARGV[3] ~= '' and ARGV[3] ~= old then return {'conflict', old} end
 redis.call('DEL', KEYS[1])
@@ -86,7 +98,7 @@ redis.call('ZREM', KEYS[3], ARGV[1])
 return {'done', old}`)
 
 	// ARGV: what to add. A number of a script has 53 bits, so the sum is read as text.
-	redisIncrement = redis.NewScript(redisHead + `
+	redisIncrement = redis.NewScript(redisKeys, redisHead+`
 local sum = redis.pcall('HINCRBY', KEYS[1], 'v', ARGV[3])
 if type(sum) == 'table' and sum.err then
 	if string.find(sum.err, 'overflow', 1, true) then return {'overflow', '0'} end
@@ -98,7 +110,7 @@ redis.call('ZADD', KEYS[2], 0, ARGV[1])
 return {'done', redis.call('HGET', KEYS[1], 'v')}`)
 
 	// ARGV: where to begin, the first key behind the prefix or nothing, and how many keys are wanted.
-	redisList = redis.NewScript(redisHead + `
+	redisList = redis.NewScript(redisKeys, redisHead+`
 local start, wanted, keys = ARGV[3], tonumber(ARGV[5]), {}
 while true do
 	local some = redis.call('ZRANGEBYLEX', KEYS[2], start, ARGV[4], 'LIMIT', 0, wanted)
@@ -118,11 +130,33 @@ func (e *redisEngine) keys(bucket, key string) []string {
 	return []string{b + "k:" + key, b + "keys", b + "times", b + "last"}
 }
 
+// eval runs a script and returns its answer.
+func (e *redisEngine) eval(ctx context.Context, script *redis.Script, keys []string, args []any) ([]string, error) {
+	conn, err := e.pool.GetContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	all := make([]any, 0, len(keys)+len(args))
+	for _, k := range keys {
+		all = append(all, k)
+	}
+	return redis.Strings(script.DoContext(ctx, conn, append(all, args...)...))
+}
+
+func (e *redisEngine) do(ctx context.Context, command string, args ...any) (any, error) {
+	conn, err := e.pool.GetContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return redis.DoContext(conn, ctx, command, args...)
+}
+
 // run runs a script and returns its word and its number.
 func (e *redisEngine) run(ctx context.Context, script *redis.Script, bucket, key string, args ...any) (string, error) {
 	keys := e.keys(bucket, key)
-	args = append([]any{key, keys[0][:len(keys[0])-len(key)]}, args...)
-	answer, err := script.Run(ctx, e.client, keys, args...).StringSlice()
+	answer, err := e.eval(ctx, script, keys, append([]any{key, keys[0][:len(keys[0])-len(key)]}, args...))
 	switch {
 	case err != nil:
 		return "", err
@@ -147,30 +181,33 @@ func (e *redisEngine) run(ctx context.Context, script *redis.Script, bucket, key
 }
 
 // Check asks redis whether it is there.
-func (e *redisEngine) Check(ctx context.Context) error { return e.client.Ping(ctx).Err() }
+func (e *redisEngine) Check(ctx context.Context) error {
+	_, err := e.do(ctx, "PING")
+	return err
+}
 
 // Close ends the connections.
-func (e *redisEngine) Close() error { return e.client.Close() }
+func (e *redisEngine) Close() error { return e.pool.Close() }
 
 // Get reads a key.
 func (e *redisEngine) Get(ctx context.Context, bucket, key string) (capability.Entry, error) {
-	got, err := e.client.HMGet(ctx, e.keys(bucket, key)[0], "v", "r").Result()
-	if err != nil {
+	got, err := redis.ByteSlices(e.do(ctx, "HMGET", e.keys(bucket, key)[0], "v", "r"))
+	switch {
+	case err != nil:
 		return capability.Entry{}, err
-	}
-	value, _ := got[0].(string)
-	revision, ok := got[1].(string)
-	if !ok {
+	case len(got) != 2:
+		return capability.Entry{}, fmt.Errorf("redis answers HMGET with %d values", len(got))
+	case got[1] == nil:
 		return capability.Entry{}, notFound(bucket, key)
 	}
-	n, err := strconv.ParseUint(revision, 10, 64)
-	return capability.Entry{Value: []byte(value), Revision: n}, err
+	n, err := strconv.ParseUint(string(got[1]), 10, 64)
+	return capability.Entry{Value: got[0], Revision: n}, err
 }
 
 // Exists says whether there is a key.
 func (e *redisEngine) Exists(ctx context.Context, bucket, key string) (uint64, bool, error) {
-	n, err := e.client.HGet(ctx, e.keys(bucket, key)[0], "r").Uint64()
-	if errors.Is(err, redis.Nil) {
+	n, err := redis.Uint64(e.do(ctx, "HGET", e.keys(bucket, key)[0], "r"))
+	if errors.Is(err, redis.ErrNil) {
 		return 0, false, nil
 	}
 	return n, err == nil, err
@@ -218,7 +255,7 @@ func (e *redisEngine) List(ctx context.Context, bucket, prefix, after string, li
 	if behind := behind(prefix); behind != "" {
 		end = "(" + behind
 	}
-	list, err := redisList.Run(ctx, e.client, keys, "", keys[0], start, end, limit+1).StringSlice()
+	list, err := e.eval(ctx, redisList, keys, []any{"", keys[0], start, end, limit + 1})
 	if err != nil {
 		return nil, false, err
 	}
