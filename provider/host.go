@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -67,6 +68,8 @@ type Host struct {
 	peers *rpc.Peers
 	life  context.Context // ends with Close
 	end   context.CancelFunc
+
+	named atomic.Pointer[string] // the node that serves replicated keys, as another one said last
 
 	setting sync.Mutex // held while a new table is taken over; guards table
 	table   *pb.SetProvidersRequest

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,17 +42,18 @@ func (h *Host) remote(e *entry, c capability.Call) *remote {
 	return &remote{host: h, entry: e, call: c}
 }
 
-// agents returns clients of the nodes to ask, in order: the node with this id first, then those that run the provider.
+// agents returns clients of the nodes that run the provider, in the order in which to ask them: the one with this id first, or
+// else one that depends on the instance, so that not all ask the same.
 func (r *remote) agents(first string) []pb.NodeAgentServiceClient {
-	places := r.places
-	for n, p := range places {
-		if p.GetNodeId() == first && n > 0 {
-			places = append([]*pb.ProviderPlace{p}, append(append([]*pb.ProviderPlace{}, places[:n]...), places[n+1:]...)...)
-			break
-		}
+	begin := slices.IndexFunc(r.places, func(p *pb.ProviderPlace) bool { return p.GetNodeId() == first })
+	if begin < 0 && len(r.places) > 0 {
+		h := fnv.New32a()
+		_, _ = h.Write([]byte(r.call.Caller.InstanceID)) // never fails
+		begin = int(h.Sum32() % uint32(len(r.places)))
 	}
 	var clients []pb.NodeAgentServiceClient
-	for _, p := range places {
+	for n := range r.places {
+		p := r.places[(begin+n)%len(r.places)]
 		if p.GetRpcAddr() == "" {
 			continue
 		}
@@ -59,6 +62,19 @@ func (r *remote) agents(first string) []pb.NodeAgentServiceClient {
 		}
 	}
 	return clients
+}
+
+// keysLeader returns the node to ask for replicated keys first: as this node's replica knows it, or as another node said last.
+func (h *Host) keysLeader() string {
+	if h.cfg.Keys != nil {
+		if id, _ := h.cfg.Keys.Leader(); id != "" {
+			return id
+		}
+	}
+	if named := h.named.Load(); named != nil {
+		return *named
+	}
+	return ""
 }
 
 // invoke makes one call at one of the nodes that run the provider. If its outcome is not known, it is made again only
@@ -76,9 +92,7 @@ func (r *remote) invokeWithin(ctx context.Context, req *pb.InvokeCapabilityReque
 		repeatable = true // by its id the group knows a repetition
 		req.CallId = make([]byte, 16)
 		rand.Read(req.GetCallId())
-		if r.host.cfg.Keys != nil {
-			leader, _ = r.host.cfg.Keys.Leader()
-		}
+		leader = r.host.keysLeader()
 	}
 	var last *capability.Error
 	for {
@@ -90,6 +104,7 @@ func (r *remote) invokeWithin(ctx context.Context, req *pb.InvokeCapabilityReque
 			}
 			e, answered := fromWire(err)
 			hint := rpc.FromError(err).Details[detailLeader]
+			r.host.named.Store(&hint) // none where this one is to be forgotten
 			switch {
 			case ctx.Err() != nil && last != nil:
 				return nil, last
