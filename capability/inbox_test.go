@@ -249,6 +249,7 @@ func TestHammer(t *testing.T) {
 			id, err := s.Subscribe(context.Background(), "msg", own, n%2 == 0)
 			if err != nil {
 				refused.Add(1)
+				<-pace.C
 				return
 			}
 			for range 3 {
