@@ -197,6 +197,9 @@ func (b *inbox) receive(ctx context.Context, id uint32, wait time.Duration) (fro
 func (b *inbox) take(id uint32) (arrival, <-chan struct{}, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.closed {
+		return arrival{}, nil, Errorf(Interrupted, "the instance is being ended")
+	}
 	if id != 0 && b.subs[id] == nil {
 		return arrival{}, nil, Errorf(InvalidRequest, "there is no subscription %d", id)
 	}

@@ -186,6 +186,20 @@ func ValidatePattern(subject string) error {
 	return nil
 }
 
+// Reserved says whether a subject is one that NATS keeps for itself: its servers' own, its streams and buckets, where answers
+// go. A wildcard at the beginning does not mean these, as in MQTT: they need to be named. Else who may publish to all
+// topics could change what others keep in the same NATS cluster, and who may hear all would hear others' answers.
+func Reserved(subject string) bool {
+	first, _, _ := strings.Cut(subject, ".")
+	return strings.HasPrefix(first, "$") || first == "_INBOX"
+}
+
+// BeginsWild says whether a pattern leaves open how a subject begins.
+func BeginsWild(pattern string) bool {
+	first, _, _ := strings.Cut(pattern, ".")
+	return first == "*" || first == ">"
+}
+
 // covers says whether every subject that the inner pattern stands for is one of the outer's.
 func covers(outer, inner string) bool {
 	for {

@@ -30,7 +30,7 @@ func BenchmarkBesideNetHTTP(b *testing.B) {
 			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 				b.Fatal(err)
 			}
-			resp.Body.Close()
+			_ = resp.Body.Close()
 		}
 		theirs := func() {
 			resp, err := plain.Get(s.URL)
@@ -40,7 +40,7 @@ func BenchmarkBesideNetHTTP(b *testing.B) {
 			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 				b.Fatal(err)
 			}
-			resp.Body.Close()
+			_ = resp.Body.Close()
 		}
 		b.Run(fmt.Sprintf("get/%d", size), func(b *testing.B) {
 			var took [2][]time.Duration
@@ -72,7 +72,7 @@ func BenchmarkBesideNetHTTP(b *testing.B) {
 				b.Fatal(err)
 			}
 			_, _ = io.ReadAll(resp.Body)
-			resp.Body.Close()
+			_ = resp.Body.Close()
 			took[0], took[1] = append(took[0], between.Sub(began)), append(took[1], time.Since(between))
 		}
 		report(b, took)

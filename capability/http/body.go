@@ -37,7 +37,7 @@ func newUpload(r io.Reader, length, most int64) (*upload, error) {
 		return nil, capability.Errorf(capability.Exhausted, "a body of %d bytes: at most %d", length, most)
 	}
 	u := &upload{length: length, most: most, once: r}
-	left := 0
+	var left int
 	switch whole := r.(type) {
 	case *bytes.Reader:
 		left, u.again = whole.Len(), func() io.Reader { again := *whole; return &again }

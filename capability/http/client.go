@@ -130,7 +130,7 @@ func (c *Client) Do(ctx context.Context, r *capability.HTTPRequest) (*capability
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
-	last, resp, err := c.follow(ctx, first, r.Allow)
+	last, resp, err := c.follow(ctx, first, r.Allow) //nolint:bodyclose // the caller closes it
 	if err != nil {
 		err = last.failed(ctx, limit, err)
 		cancel()
@@ -176,7 +176,7 @@ func (c *Client) follow(ctx context.Context, h *hop, allow func(host, port strin
 			return h, nil, err
 		}
 		if resp.StatusCode == http.StatusSwitchingProtocols {
-			resp.Body.Close()
+			_ = resp.Body.Close() // it is of no use
 			return h, nil, capability.Errorf(capability.Unavailable, "%s switches protocols, which nobody asked for", h.host)
 		}
 		next, err := c.nextHop(h, resp)
@@ -198,7 +198,7 @@ func discard(resp *http.Response) {
 	if resp.ContentLength >= 0 && resp.ContentLength <= 4096 {
 		_, _ = io.CopyN(io.Discard, resp.Body, resp.ContentLength) // a connection that is spoiled is not reused
 	}
-	resp.Body.Close()
+	_ = resp.Body.Close() // nobody wants the rest
 }
 
 // fields returns a header in one order.

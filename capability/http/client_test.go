@@ -290,7 +290,7 @@ func TestServersThatDoNotEndCostNoMoreThanTheLimit(t *testing.T) {
 		resp, err := c.Do(ctx, &capability.HTTPRequest{Method: "GET", URL: s.URL + path, Allow: loopback})
 		if err == nil {
 			_, err = io.ReadAll(resp.Body)
-			resp.Body.Close()
+			_ = resp.Body.Close()
 		}
 		want(t, err, capability.Interrupted, "")
 	}
@@ -305,7 +305,7 @@ func TestServersThatDoNotEndCostNoMoreThanTheLimit(t *testing.T) {
 		_, err := io.Copy(io.Discard, resp.Body)
 		reading <- err
 	}()
-	resp.Body.Close()
+	_ = resp.Body.Close()
 	if err := <-reading; err == nil {
 		t.Error("a body that was closed has ended well")
 	}
@@ -382,7 +382,7 @@ func TestServerThatIsNotThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	l.Close()
+	_ = l.Close()
 	c := client(t, Config{Resolver: serveNames(t, func(string, int) []string { return nil })})
 	_, _, err = get(c, "http://"+addr+"/?token=secret")
 	want(t, err, capability.Unavailable, "connection refused")

@@ -223,7 +223,7 @@ func TestGrantThatIsRevokedInMidRedirectEndsIt(t *testing.T) {
 				}
 				resp, err := session.Request(context.Background(), "http", &capability.HTTPRequest{Method: "GET", URL: outer.URL})
 				if err == nil {
-					resp.Body.Close()
+					_ = resp.Body.Close()
 					well.Add(1)
 				} else if s := capability.FromError(err).Status; s == capability.PermissionDenied || s == capability.UnknownGrant {
 					denied.Add(1)

@@ -122,7 +122,7 @@ func serveNames(tb testing.TB, answer func(name string, nth int) []string) *net.
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { conn.Close() })
+	tb.Cleanup(func() { _ = conn.Close() })
 	s := &nameServer{conn: conn, asked: map[string]int{}}
 	go s.serve(answer)
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -188,11 +188,11 @@ func (c *Conn) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.roundTrip(ctx, nc, up)
+	return c.roundTrip(ctx, up, nc)
 }
 
 // roundTrip returns when the server has seen to all that was sent before.
-func (c *Conn) roundTrip(ctx context.Context, nc *nats.Conn, up context.Context) error {
+func (c *Conn) roundTrip(ctx, up context.Context, nc *nats.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	ctx, done := joined(ctx, up)
@@ -269,7 +269,7 @@ func (c *Conn) Subscribe(ctx context.Context, subject, queue string, deliver fun
 	if err != nil {
 		return nil, err
 	}
-	sub := &subscription{conn: c, deliver: deliver}
+	sub := &subscription{conn: c, wild: capability.BeginsWild(subject), deliver: deliver}
 	if queue == "" {
 		sub.nats, err = nc.Subscribe(subject, sub.take)
 	} else {
@@ -285,7 +285,7 @@ func (c *Conn) Subscribe(ctx context.Context, subject, queue string, deliver fun
 		_ = sub.nats.Unsubscribe() // the connection is closed
 		return nil, capability.Errorf(capability.Unavailable, "the messaging provider was stopped")
 	}
-	if err := c.roundTrip(ctx, nc, up); err != nil {
+	if err := c.roundTrip(ctx, up, nc); err != nil {
 		_ = sub.Close() // err says more
 		return nil, err
 	}

@@ -133,7 +133,7 @@ func TestBackendMayComeLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	l.Close()
+	_ = l.Close()
 
 	c := open(t, ConnConfig{Backend: "nats://" + addr})
 	want(t, c.Check(t.Context()), capability.Unavailable)
@@ -337,7 +337,7 @@ func TestFloodBeforeADeliveryThatHangsIsBoundedAndCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(hang)
-	eventually(t, "the rest is delivered", func() bool { return delivered.Load()+int64(to.Dropped()) == n }) //nolint:gosec // a small number
+	eventually(t, "the rest is delivered", func() bool { return delivered.Load()+int64(to.Dropped()) == n })
 	if to.Dropped() == 0 {
 		t.Fatal("nothing was dropped")
 	}
@@ -370,6 +370,28 @@ func TestTenThousandSubscriptionsOnOneConnection(t *testing.T) {
 		}
 	}
 	eventually(t, "each hears its own", func() bool { return got.Load() == n })
+}
+
+// Who may hear all topics does not hear the answers to others, nor what NATS keeps for itself.
+func TestWildcardDoesNotMeanReservedSubjects(t *testing.T) {
+	s := start(t, Config{ServerName: "a"})
+	c, theirs := connect(t, s), external(t, s.ClientAddr())
+	all, _ := hear(t, c, ">", "")
+	some, _ := hear(t, c, "*.b.c", "")
+	named, _ := hear(t, c, "$KV.>", "")
+	for _, subject := range []string{"$KV.b.c", "_INBOX.b.c", "x.b.c"} {
+		if err := theirs.Publish(subject, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, came := range []<-chan capability.Message{all, some} {
+		if m := next(t, came); m.Subject != "x.b.c" {
+			t.Errorf("a wildcard hears %s", m.Subject)
+		}
+	}
+	if m := next(t, named); m.Subject != "$KV.b.c" {
+		t.Errorf("got %s", m.Subject)
+	}
 }
 
 func TestQueuesOfDifferentNamesDifferForNATS(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 type subscription struct {
 	conn *Conn
 	nats *nats.Subscription
+	wild bool // it leaves open how a subject begins, and so does not mean those that NATS reserves
 
 	mu sync.Mutex // guards all below; held while a message is delivered, so that an end waits for it
 
@@ -26,7 +27,7 @@ func (s *subscription) take(m *nats.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.ended:
+	case s.ended, s.wild && capability.Reserved(m.Subject):
 	case len(m.Data) > capability.MaxMessage: // of a backend that allows more
 		s.tooBig++
 	default:
