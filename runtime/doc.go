@@ -6,6 +6,7 @@
 // nothing until it is touched; it runs once, from Instantiate to the end of Run.
 //
 // A guest gets WASI preview 1 with arguments, environment, clocks, randomness, stdout and stderr. It
-// gets no files, no sockets and no input. The package knows nothing of nodes, policies or modules'
+// gets no files, no sockets and no input. What it may do beyond computing it asks for through module wasmatrix
+// (docs/guest-abi.md), and a [capability.Session] answers. The package knows nothing of nodes, policies or modules'
 // names; why it is as it is stands in DESIGN.md.
 package runtime

@@ -293,7 +293,7 @@ func TestBadArgumentsAreRefusedAndHarmNothing(t *testing.T) {
 				args := []uint64{kv, 2, 0, 0, 4, 3, 0, 0, 0, 0}
 				copy(args[arg:], at[:])
 				got, err := c.raw("kv_set", args...)
-				if want := int64(capability.InvalidRequest); err != nil || got != want && !(arg == 6 && name == "no UTF-8") {
+				if want := int64(capability.InvalidRequest); err != nil || got != want && (arg != 6 || name != "no UTF-8") {
 					t.Errorf("argument %d: %d, %v", arg, got, err)
 				}
 			}
@@ -371,6 +371,33 @@ func TestSessionDecides(t *testing.T) {
 	if len(engines.denied) != 4 {
 		t.Errorf("denied %q", engines.denied)
 	}
+}
+
+// broken is a directory with a bug.
+type broken struct{ *engines }
+
+func (broken) KV(capability.Call) (capability.KV, error)     { panic("a bug") }
+func (broken) HTTP(capability.Call) (capability.HTTP, error) { panic("a bug") }
+
+func TestBugsOfProvidersAreErrors(t *testing.T) {
+	d := broken{newEngines()}
+	s := capability.NewSession(capability.Caller{InstanceID: "guest-1", Name: "guest"}, parseGrants(t, everything...), d, d)
+	c := newCallee(t, newEngine(t), s)
+	c.want(int64(capability.Internal), "kv_get", "kv", "", "k")
+	for _, length := range []int{0, any64} { // in the guest's own goroutine, and beside it
+		request := int(c.call("http_open", "http", "GET", "http://127.0.0.1/", "", length, 0))
+		c.want(int64(capability.Internal), "http_send", request)
+	}
+}
+
+func TestSubscriptionsAreBounded(t *testing.T) {
+	c := newCallee(t, newEngine(t), newEngines().session(t, "guest", everything...))
+	for range capability.MaxSubscriptions {
+		c.want(0, "msg_subscribe", "messaging", "s", 0)
+	}
+	c.want(int64(capability.Exhausted), "msg_subscribe", "messaging", "s", 0)
+	c.want(0, "msg_publish", "messaging", "s", "x")
+	c.want(0, "msg_receive", 0, 0)
 }
 
 func TestUnknownImportsAreRefusedByName(t *testing.T) {

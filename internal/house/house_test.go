@@ -53,6 +53,7 @@ var rooms = map[string]room{
 	"e2e":            {[]string{"*"}, "tests of the whole may use anything"},
 	"bench":          {[]string{"*"}, "measurements of the whole may use anything"},
 	"examples":       {nil, "guests are programs of their own"},
+	"sdk":            {nil, "guests are built with it, and take nothing of the server along"},
 }
 
 type goPackage struct {

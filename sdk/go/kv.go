@@ -32,7 +32,7 @@ func (s Store) Get(key string) ([]byte, error) {
 func (s Store) Read(key string) (Entry, error) {
 	abi.Calling.Lock()
 	defer abi.Calling.Unlock()
-	if _, err := abi.Called(abi.KvGet(s.capability, s.bucket, key)); err != nil {
+	if _, err := abi.Called(abi.KVGet(s.capability, s.bucket, key)); err != nil {
 		return Entry{}, err
 	}
 	return Entry{Value: abi.Result(), Revision: uint64(abi.ResultNumber())}, nil
@@ -42,7 +42,7 @@ func (s Store) Read(key string) (Entry, error) {
 func (s Store) Exists(key string) (bool, error) {
 	abi.Calling.Lock()
 	defer abi.Calling.Unlock()
-	n, err := abi.Called(abi.KvExists(s.capability, s.bucket, key))
+	n, err := abi.Called(abi.KVExists(s.capability, s.bucket, key))
 	return n > 0, err
 }
 
@@ -83,7 +83,7 @@ func (s Store) Set(key string, value []byte, options ...SetOption) (revision uin
 	abi.Calling.Lock()
 	defer abi.Calling.Unlock()
 	at, size := abi.Data(value)
-	if _, err := abi.Called(abi.KvSet(s.capability, s.bucket, key, at, size, abi.Milliseconds(o.ttl), int64(o.ifRevision))); err != nil {
+	if _, err := abi.Called(abi.KVSet(s.capability, s.bucket, key, at, size, abi.Milliseconds(o.ttl), int64(o.ifRevision))); err != nil {
 		return 0, err
 	}
 	return uint64(abi.ResultNumber()), nil
@@ -97,7 +97,7 @@ func (s Store) Delete(key string, condition ...Condition) (existed bool, err err
 	}
 	abi.Calling.Lock()
 	defer abi.Calling.Unlock()
-	n, err := abi.Called(abi.KvDelete(s.capability, s.bucket, key, int64(o.ifRevision)))
+	n, err := abi.Called(abi.KVDelete(s.capability, s.bucket, key, int64(o.ifRevision)))
 	return n > 0, err
 }
 
@@ -106,7 +106,7 @@ func (s Store) Delete(key string, condition ...Condition) (existed bool, err err
 func (s Store) Increment(key string, by int64) (sum int64, err error) {
 	abi.Calling.Lock()
 	defer abi.Calling.Unlock()
-	if _, err := abi.Called(abi.KvIncrement(s.capability, s.bucket, key, by)); err != nil {
+	if _, err := abi.Called(abi.KVIncrement(s.capability, s.bucket, key, by)); err != nil {
 		return 0, err
 	}
 	return abi.ResultNumber(), nil
@@ -117,7 +117,7 @@ func (s Store) Increment(key string, by int64) (sum int64, err error) {
 func (s Store) List(prefix, after string, limit int) (keys []string, more bool, err error) {
 	abi.Calling.Lock()
 	defer abi.Calling.Unlock()
-	if _, err := abi.Called(abi.KvList(s.capability, s.bucket, prefix, after, int32(limit))); err != nil {
+	if _, err := abi.Called(abi.KVList(s.capability, s.bucket, prefix, after, int32(limit))); err != nil {
 		return nil, false, err
 	}
 	for _, item := range abi.Items(abi.Result()) {

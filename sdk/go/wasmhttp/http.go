@@ -84,7 +84,7 @@ func (t Transport) open(r *http.Request) (*exchange, error) {
 	defer abi.Calling.Unlock()
 	at, size := abi.Data(header)
 	var err error
-	x.request, err = abi.Called(abi.HttpOpen(t.Capability, method, r.URL.String(), at, size, length, limit))
+	x.request, err = abi.Called(abi.HTTPOpen(t.Capability, method, r.URL.String(), at, size, length, limit))
 	return x, err
 }
 
@@ -95,7 +95,7 @@ func (x *exchange) write(r *http.Request) error {
 		if n > 0 {
 			abi.Calling.Lock()
 			at, size := abi.Data(part[:n])
-			taken, failed := abi.Called(abi.HttpWrite(x.request, at, size))
+			taken, failed := abi.Called(abi.HTTPWrite(x.request, at, size))
 			abi.Calling.Unlock()
 			if failed != nil {
 				return failed
@@ -119,7 +119,7 @@ func (x *exchange) write(r *http.Request) error {
 func (x *exchange) send() (*http.Response, error) {
 	abi.Calling.Lock()
 	defer abi.Calling.Unlock()
-	status, err := abi.Called(abi.HttpSend(x.request))
+	status, err := abi.Called(abi.HTTPSend(x.request))
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (x *exchange) Read(p []byte) (int, error) {
 	abi.Calling.Lock()
 	defer abi.Calling.Unlock()
 	at, size := abi.Data(p)
-	n, err := abi.Called(abi.HttpRead(x.request, at, size))
+	n, err := abi.Called(abi.HTTPRead(x.request, at, size))
 	if err == nil && n == 0 {
 		return 0, io.EOF
 	}
@@ -173,6 +173,6 @@ func (x *exchange) Close() error {
 	x.ended = true
 	abi.Calling.Lock()
 	defer abi.Calling.Unlock()
-	_, err := abi.Called(abi.HttpClose(x.request))
+	_, err := abi.Called(abi.HTTPClose(x.request))
 	return err
 }

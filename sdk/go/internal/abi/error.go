@@ -32,7 +32,7 @@ func (e *Error) Error() string { return e.Message }
 
 // Is says whether target is an [*Error] of the same status.
 func (e *Error) Is(target error) bool {
-	t, ok := target.(*Error) //nolint:errorlint // errors.Is has unwrapped already
+	t, ok := target.(*Error) // errors.Is has unwrapped already
 	return ok && t.Status == e.Status
 }
 
@@ -58,11 +58,11 @@ func Called(value int32) (int32, error) {
 // Result returns the result of the last call.
 func Result() []byte {
 	b := make([]byte, ResultLen())
-	n := ResultRead(unsafe.Pointer(unsafe.SliceData(b)), 0, uint32(len(b)))
+	n := ResultRead(unsafe.Pointer(unsafe.SliceData(b)), 0, uint32(len(b))) //nolint:gosec // imports take addresses
 	return b[:max(0, n)]
 }
 
 // Data is a slice as imports take it.
 func Data(b []byte) (unsafe.Pointer, uint32) {
-	return unsafe.Pointer(unsafe.SliceData(b)), uint32(len(b))
+	return unsafe.Pointer(unsafe.SliceData(b)), uint32(len(b)) //nolint:gosec // imports take addresses
 }

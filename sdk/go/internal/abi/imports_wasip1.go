@@ -14,37 +14,37 @@ func ResultRead(to unsafe.Pointer, from, size uint32) int32
 func ResultNumber() int64
 
 //go:wasmimport wasmatrix kv_get
-func KvGet(capability, bucket, key string) int32
+func KVGet(capability, bucket, key string) int32
 
 //go:wasmimport wasmatrix kv_exists
-func KvExists(capability, bucket, key string) int32
+func KVExists(capability, bucket, key string) int32
 
 //go:wasmimport wasmatrix kv_set
-func KvSet(capability, bucket, key string, value unsafe.Pointer, size uint32, ttl, ifRevision int64) int32
+func KVSet(capability, bucket, key string, value unsafe.Pointer, size uint32, ttl, ifRevision int64) int32
 
 //go:wasmimport wasmatrix kv_delete
-func KvDelete(capability, bucket, key string, ifRevision int64) int32
+func KVDelete(capability, bucket, key string, ifRevision int64) int32
 
 //go:wasmimport wasmatrix kv_increment
-func KvIncrement(capability, bucket, key string, by int64) int32
+func KVIncrement(capability, bucket, key string, by int64) int32
 
 //go:wasmimport wasmatrix kv_list
-func KvList(capability, bucket, prefix, after string, limit int32) int32
+func KVList(capability, bucket, prefix, after string, limit int32) int32
 
 //go:wasmimport wasmatrix http_open
-func HttpOpen(capability, method, url string, header unsafe.Pointer, size uint32, length, limit int64) int32
+func HTTPOpen(capability, method, url string, header unsafe.Pointer, size uint32, length, limit int64) int32
 
 //go:wasmimport wasmatrix http_write
-func HttpWrite(request int32, from unsafe.Pointer, size uint32) int32
+func HTTPWrite(request int32, from unsafe.Pointer, size uint32) int32
 
 //go:wasmimport wasmatrix http_send
-func HttpSend(request int32) int32
+func HTTPSend(request int32) int32
 
 //go:wasmimport wasmatrix http_read
-func HttpRead(request int32, to unsafe.Pointer, size uint32) int32
+func HTTPRead(request int32, to unsafe.Pointer, size uint32) int32
 
 //go:wasmimport wasmatrix http_close
-func HttpClose(request int32) int32
+func HTTPClose(request int32) int32
 
 //go:wasmimport wasmatrix msg_publish
 func MsgPublish(capability, subject string, message unsafe.Pointer, size uint32) int32
