@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond Go: clang, lld and wasi-libc, to build the small guests from C,
-# a C compiler for the race detector, and for root on Linux iproute2, with which a test splits a network,
-# and strace, with which one hangs a disk.
+# Installs what the tests need beyond Go: clang, lld and wasi-libc, rustc with its library for WASI, and node with the
+# AssemblyScript compiler, to build guests; redis and etcd, on which keys and values can be kept; a C compiler for the race
+# detector; and for root on Linux iproute2, with which a test splits a network, and strace, with which one hangs a disk.
 # Does nothing where they are there already.
 set -euo pipefail
 
@@ -18,19 +18,46 @@ have_wasi_libc() {
 	return 1
 }
 
+have_wasi_rust() {
+	local rustc triple
+	for rustc in rustc /usr/bin/rustc; do
+		command -v "$rustc" >/dev/null || continue
+		for triple in wasm32-wasip1 wasm32-wasi; do
+			compgen -G "$("$rustc" --print sysroot)/lib/rustlib/$triple/lib/libstd-*.rlib" >/dev/null && return 0
+		done
+	done
+	return 1
+}
+
 missing() {
 	command -v clang >/dev/null || echo clang
 	command -v wasm-ld >/dev/null || echo lld
 	have_wasi_libc || echo wasi-libc
 	command -v gcc >/dev/null || command -v clang >/dev/null || echo 'a C compiler'
+	have_wasi_rust || echo 'rustc for wasm32-wasi'
+	command -v npm >/dev/null || echo npm
+	command -v redis-server >/dev/null || echo redis-server
+	command -v etcd >/dev/null || echo etcd
 	if [[ $(uname) == Linux && $(id -u) -eq 0 ]]; then
 		command -v ip >/dev/null || echo iproute2
 		command -v strace >/dev/null || echo strace
 	fi
 }
 
+# assemblyscript puts the compiler of that where its lock file says.
+assemblyscript() {
+	local sdk
+	sdk=$(dirname "$0")/../sdk/as
+	[[ -x $sdk/node_modules/.bin/asc && $sdk/node_modules -nt $sdk/package-lock.json ]] && return 0
+	echo 'setup: installing the AssemblyScript compiler into sdk/as'
+	npm ci --prefix "$sdk" --no-audit --no-fund --loglevel error && touch "$sdk/node_modules"
+}
+
 lacks=$(missing | paste -sd, -)
-[[ -z $lacks ]] && exit 0
+if [[ -z $lacks ]]; then
+	assemblyscript
+	exit
+fi
 echo "setup: installing $lacks"
 
 as_root() {
@@ -46,16 +73,18 @@ as_root() {
 
 if command -v apt-get >/dev/null; then
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends clang lld wasi-libc gcc libc6-dev iproute2 strace
+	# The servers are for tests, which start their own: none is to run beside them.
+	as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends clang lld wasi-libc gcc libc6-dev iproute2 strace \
+		rustc libstd-rust-dev-wasm32 redis-server etcd-server $(command -v npm >/dev/null || echo nodejs npm)
 elif command -v dnf >/dev/null; then
-	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc iproute strace
+	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc iproute strace rust rust-std-static-wasm32-wasip1 redis etcd nodejs npm
 elif command -v apk >/dev/null; then
-	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev iproute2 strace
+	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev iproute2 strace rust rust-wasm redis etcd nodejs npm
 elif command -v brew >/dev/null; then
-	brew install llvm lld wasi-libc wasi-runtimes
+	brew install llvm lld wasi-libc wasi-runtimes rustup redis etcd node
 	echo "setup: put $(brew --prefix llvm)/bin in PATH: the clang of Xcode builds no WebAssembly"
 else
-	echo "setup: no apt-get, dnf, apk or brew here; please install clang, lld and wasi-libc by hand" >&2
+	echo "setup: no apt-get, dnf, apk or brew here; please install clang, lld, wasi-libc, rustc for wasm32-wasip1, redis, etcd and npm by hand" >&2
 	exit 1
 fi
 
@@ -64,3 +93,4 @@ if [[ -n $lacks ]]; then
 	echo "setup: still missing after the installation: $lacks" >&2
 	exit 1
 fi
+assemblyscript
