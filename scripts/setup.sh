@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Go: clang, lld and wasi-libc, to build the small guests from C,
 # a C compiler for the race detector, and for root on Linux iproute2, with which a test splits a network,
-# and strace, with which one hangs a disk.
+# strace, with which one hangs a disk, and the servers of redis and etcd, against which the engines of keys are tested.
 # Does nothing where they are there already.
 set -euo pipefail
 
@@ -26,6 +26,8 @@ missing() {
 	if [[ $(uname) == Linux && $(id -u) -eq 0 ]]; then
 		command -v ip >/dev/null || echo iproute2
 		command -v strace >/dev/null || echo strace
+		command -v redis-server >/dev/null || echo redis
+		command -v etcd >/dev/null || echo etcd
 	fi
 }
 
@@ -46,11 +48,13 @@ as_root() {
 
 if command -v apt-get >/dev/null; then
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends clang lld wasi-libc gcc libc6-dev iproute2 strace
+	# The servers are for tests, which start their own: none is to run beside them.
+	as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends \
+		clang lld wasi-libc gcc libc6-dev iproute2 strace redis-server etcd-server
 elif command -v dnf >/dev/null; then
-	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc iproute strace
+	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc iproute strace redis etcd
 elif command -v apk >/dev/null; then
-	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev iproute2 strace
+	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev iproute2 strace redis etcd
 elif command -v brew >/dev/null; then
 	brew install llvm lld wasi-libc wasi-runtimes
 	echo "setup: put $(brew --prefix llvm)/bin in PATH: the clang of Xcode builds no WebAssembly"

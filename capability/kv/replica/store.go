@@ -215,7 +215,7 @@ func (s *Store) write(ctx context.Context, c *command) (uint64, error) {
 		err    error
 	}
 	done := make(chan outcome, 1)
-	go func() { // ends with the future, which Raft always completes
+	go func() { // ends with the future, or as a remainder of a Raft that was stopped
 		defer at.pending.Release(weight)
 		c.Now = time.Now().UnixNano()
 		f := at.raft.Apply(c.encode(), enqueueTimeout)
@@ -231,6 +231,8 @@ func (s *Store) write(ctx context.Context, c *command) (uint64, error) {
 			return 0, s.group.writeError(at, o.err)
 		}
 		return o.answer.Number, o.answer.err()
+	case <-at.gone:
+		return 0, s.group.writeError(at, raft.ErrRaftShutdown)
 	case <-ctx.Done():
 		return 0, ended(ctx.Err())
 	}
