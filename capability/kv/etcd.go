@@ -36,14 +36,14 @@ const (
 	etcdLongestLease = 9_000_000_000 // seconds
 )
 
-func openEtcd(_ context.Context, cfg Config, b backend) (Engine, error) {
+func openEtcd(cfg Config, b backend) Engine {
 	e := &etcdEngine{prefix: "/wasmatrix.kv/" + escape(cfg.ProviderID, '%', "-._") + "/"}
 	e.cfg = clientv3.Config{
 		Endpoints: b.hosts, Username: b.user, Password: b.password,
 		DialTimeout: etcdDial, DialKeepAliveTime: etcdKeepAlive, DialKeepAliveTimeout: etcdDial,
 		Logger: zap.NewNop(), // each error is the answer to a call as well
 	}
-	return e, nil
+	return e
 }
 
 // client returns the client, which with a password can only be made while etcd answers.

@@ -70,7 +70,7 @@ func Open(ctx context.Context, cfg Config) (Engine, error) {
 	case "nats":
 		e, err = openNATS(cfg, b)
 	case "etcd":
-		e, err = openEtcd(ctx, cfg, b)
+		e = openEtcd(cfg, b)
 	}
 	if err != nil {
 		return nil, b.wrap(ctx, err)

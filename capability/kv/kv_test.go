@@ -32,7 +32,9 @@ func open(t *testing.T, url, provider string) Engine {
 }
 
 func keepsTheContract(t *testing.T, url string) {
+	t.Helper()
 	kvtest.Run(t, func(t *testing.T, provider string) capability.KV {
+		t.Helper()
 		e := open(t, url, provider)
 		waitFor(t, "the backend to be there", func() error { return e.Check(t.Context()) })
 		return e
@@ -73,6 +75,7 @@ func TestNATSWithoutTimesToLiveKeepsTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	kvtest.Run(t, func(t *testing.T, provider string) capability.KV {
+		t.Helper()
 		if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "wasmatrix_" + escape(provider, '_', "-")}); err != nil {
 			t.Fatal(err)
 		}

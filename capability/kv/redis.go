@@ -64,7 +64,7 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 
 	if redis.call('EXISTS', ARGV[2] .. key) == 0 then
 		redis.call('ZREM', KEYS[2], key)
 		redis.call('ZREM', KEYS[3], key)
-	end
+	end -- of one that has expired
 end
 `
 
@@ -118,8 +118,8 @@ while true do
 		if redis.call('EXISTS', ARGV[2] .. key) == 1 then
 			keys[#keys + 1] = key
 			if #keys == wanted then return keys end
-		end
-	end
+		end -- of one that has not expired
+	end -- of some
 	if #some < wanted then return keys end
 	start = '(' .. some[#some]
 end`)

@@ -24,6 +24,7 @@ type Open func(t *testing.T, providerID string) capability.KV
 
 // Run has an engine show that it does what capability.KV says. Each test has a provider of its own.
 func Run(t *testing.T, open Open) {
+	t.Helper()
 	for _, test := range []struct {
 		name string
 		run  func(s *suite)
@@ -163,6 +164,8 @@ func readAsWritten(s *suite) {
 	}
 	r = s.set("a", string(all), capability.SetOptions{})
 	s.want("a", string(all), r)
+	r = s.set("ab", string(all), capability.SetOptions{})
+	s.want("ab", string(all), r)
 	s.wantNone("A")
 }
 
@@ -219,6 +222,7 @@ func deletes(s *suite) {
 	}
 	del("a", nil, false)
 	s.set("a", "x", capability.SetOptions{})
+	del("aa", nil, false)
 	del("a", nil, true)
 	s.wantNone("a")
 	del("a", nil, false)
@@ -246,13 +250,12 @@ func race(s *suite) {
 		for n := range racers {
 			work.Go(func() {
 				now, err := s.kv.Set(s.ctx, bucket, "a", []byte(strconv.Itoa(n)), at(r))
-				switch {
-				case err == nil:
-					won.Add(1)
-					winner.Store(now)
-				default:
+				if err != nil {
 					s.wantStatus(err, capability.Conflict)
+					return
 				}
+				won.Add(1)
+				winner.Store(now)
 			})
 		}
 		work.Wait()

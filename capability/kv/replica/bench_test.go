@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -140,4 +141,23 @@ func bareRaft(b *testing.B, n int) *raft.Raft {
 		return "none"
 	})
 	return leader
+}
+
+// BenchmarkIdle is what three nodes of a group cost that nobody uses, all three in this process.
+func BenchmarkIdle(b *testing.B) {
+	founded(b, 3)
+	used := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	const rest = 10 * time.Second
+	b.ResetTimer()
+	before := used()
+	for range b.N {
+		<-time.After(rest)
+	}
+	b.ReportMetric(100*float64(used()-before)/float64(time.Duration(b.N)*rest), "%-of-a-core")
 }

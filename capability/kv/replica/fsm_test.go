@@ -28,6 +28,8 @@ func emptyFSM(t testing.TB, dir string) *fsm {
 	return f
 }
 
+func shut(f *fsm) { _ = f.close() }
+
 // model is what the state machine is to do, in the plainest way.
 type model struct {
 	keys  map[string]record
@@ -169,7 +171,7 @@ func TestStateMachineDoesWhatItsModelDoes(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(rt *rapid.T) {
 		f := emptyFSM(t, dir)
-		defer f.close()
+		defer shut(f)
 		m := &model{keys: map[string]record{}, calls: map[CallID]answer{}}
 		all := commands(rt, time.Now().UnixNano())
 		for done := 0; done < len(all); {
@@ -221,8 +223,8 @@ func TestRestoredSnapshotIsTheSameState(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(rt *rapid.T) {
 		f, g := emptyFSM(t, dir), emptyFSM(t, dir)
-		defer f.close()
-		defer g.close()
+		defer shut(f)
+		defer shut(g)
 		all := commands(rt, time.Now().UnixNano())
 		cut := rapid.IntRange(0, len(all)).Draw(rt, "snapshot after")
 		apply := func(f *fsm, from int, all []command) (answers []any) {
@@ -253,7 +255,7 @@ func TestRestoredSnapshotIsTheSameState(t *testing.T) {
 
 func TestDamagedSnapshotChangesNothing(t *testing.T) {
 	f := emptyFSM(t, t.TempDir())
-	defer f.close()
+	defer shut(f)
 	for i := range 10 {
 		c := command{Op: opSet, CallID: NewCallID(), Provider: "p", Bucket: "b", Key: strconv.Itoa(i), Value: []byte("v")}
 		f.Apply(&raft.Log{Index: uint64(i + 1), Type: raft.LogCommand, Data: c.encode()})
@@ -271,7 +273,7 @@ func TestDamagedSnapshotChangesNothing(t *testing.T) {
 
 func TestCallIDOfAnotherCallIsRefused(t *testing.T) {
 	f := emptyFSM(t, t.TempDir())
-	defer f.close()
+	defer shut(f)
 	c := command{Op: opSet, CallID: NewCallID(), Provider: "p", Bucket: "b", Key: "k", Value: []byte("v")}
 	f.Apply(&raft.Log{Index: 1, Type: raft.LogCommand, Data: c.encode()})
 	c.Key = "other"

@@ -183,8 +183,8 @@ func (g *gate) readHello(conn net.Conn) (purpose byte, err error) {
 
 // A question is one byte, an answer the term and the last index.
 const (
-	question   byte = '?'
-	answerSize      = 16
+	question   = '?'
+	answerSize = 16
 )
 
 // serve answers a peer until it goes.

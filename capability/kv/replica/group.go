@@ -94,7 +94,7 @@ func (g *Group) Close() error {
 	if s.raft.State() == raft.Leader && len(votersOf(s.raft)) > 1 {
 		ctx, cancel := context.WithTimeout(context.Background(), handOverTimeout)
 		defer cancel()
-		if err := wait(ctx, s.raft.LeadershipTransfer()); err != nil {
+		if err := s.wait(ctx, s.raft.LeadershipTransfer()); err != nil {
 			g.cfg.Log.Info("nobody took the lead of the replicas over; the others will elect", "err", err)
 		}
 	}
@@ -274,18 +274,6 @@ func (g *Group) rebuild(ctx context.Context) error {
 		return nil
 	}
 	return errors.Join(g.leave(s), g.sit(ctx, s.place))
-}
-
-// wait waits for Raft, but not longer than ctx.
-func wait(ctx context.Context, f raft.Future) error {
-	done := make(chan error, 1) // the goroutine ends with the future, which Raft always completes
-	go func() { done <- f.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // votersOf returns the ids of the voters in the newest configuration.

@@ -75,7 +75,7 @@ func (g *Group) makeReady(ctx context.Context, s *seat) {
 	if s.raft.State() != raft.Leader || s.ready.Load() == term {
 		return
 	}
-	switch err := wait(ctx, s.raft.Barrier(enqueueTimeout)); {
+	switch err := s.wait(ctx, s.raft.Barrier(enqueueTimeout)); {
 	case err != nil:
 		g.cfg.Log.Debug("a leader is not ready yet", "err", err) // it is asked again, if it still leads
 	case s.raft.CurrentTerm() == term:
@@ -172,16 +172,16 @@ func (g *Group) takeStep(ctx context.Context, s *seat, step change) error {
 	switch {
 	case step.Add != "":
 		g.cfg.Log.Info("adding a replica", "node_id", step.Add)
-		return wait(ctx, s.raft.AddNonvoter(raft.ServerID(step.Add), raft.ServerAddress(g.addrOf(step.Add)), 0, enqueueTimeout))
+		return s.wait(ctx, s.raft.AddNonvoter(raft.ServerID(step.Add), raft.ServerAddress(g.addrOf(step.Add)), 0, enqueueTimeout))
 	case step.Promote != "":
 		g.cfg.Log.Info("a replica has caught up, and votes from now on", "node_id", step.Promote)
-		return wait(ctx, s.raft.AddVoter(raft.ServerID(step.Promote), raft.ServerAddress(g.addrOf(step.Promote)), 0, enqueueTimeout))
+		return s.wait(ctx, s.raft.AddVoter(raft.ServerID(step.Promote), raft.ServerAddress(g.addrOf(step.Promote)), 0, enqueueTimeout))
 	case step.Remove != "":
 		g.cfg.Log.Info("removing a replica", "node_id", step.Remove)
-		return wait(ctx, s.raft.RemoveServer(raft.ServerID(step.Remove), 0, enqueueTimeout))
+		return s.wait(ctx, s.raft.RemoveServer(raft.ServerID(step.Remove), 0, enqueueTimeout))
 	case step.HandOver != "":
 		g.cfg.Log.Info("handing the lead of the replicas over", "node_id", step.HandOver)
-		return wait(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(step.HandOver), raft.ServerAddress(g.addrOf(step.HandOver))))
+		return s.wait(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(step.HandOver), raft.ServerAddress(g.addrOf(step.HandOver))))
 	}
 	return nil
 }
@@ -193,7 +193,7 @@ func (g *Group) sweep(ctx context.Context, s *seat) (more bool) {
 	}
 	c := command{Op: opSweep, Now: time.Now().UnixNano(), Limit: sweepLimit}
 	f := s.raft.Apply(c.encode(), enqueueTimeout)
-	if err := wait(ctx, f); err != nil {
+	if err := s.wait(ctx, f); err != nil {
 		return false // the next leader does it
 	}
 	swept, ok := f.Response().(answer)
@@ -211,7 +211,7 @@ func (g *Group) keepLog(ctx context.Context) {
 		}
 		select {
 		case <-grown:
-			if err := wait(ctx, s.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && ctx.Err() == nil {
+			if err := s.wait(ctx, s.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && ctx.Err() == nil {
 				g.cfg.Log.Warn("no snapshot of the replicated keys could be taken; the log goes on growing", "err", err)
 			}
 		case <-changed:

@@ -29,9 +29,14 @@ func TestStepsTowardsTheWantedMembers(t *testing.T) {
 		{"one catches up", []memberView{self, {ID: "b", Wanted: true, Member: true, Answers: true}}, change{}},
 		{"one has caught up", []memberView{self, {ID: "b", Wanted: true, Member: true, Answers: true, UpToDate: true}}, change{Promote: "b"}},
 		{
-			"a vote that would cost the quorum waits",
+			"a vote that makes a quorum again is given",
 			[]memberView{self, with(voter("b"), dead), {ID: "c", Wanted: true, Member: true, Answers: true, UpToDate: true}},
 			change{Promote: "c"},
+		},
+		{
+			"a vote that makes no quorum waits",
+			[]memberView{self, with(voter("b"), dead), with(voter("c"), dead), {ID: "d", Wanted: true, Member: true, Answers: true, UpToDate: true}},
+			change{},
 		},
 		{
 			"a dead one is replaced first", []memberView{
@@ -42,7 +47,7 @@ func TestStepsTowardsTheWantedMembers(t *testing.T) {
 			"and then removed", []memberView{self, voter("b"), with(with(voter("c"), unwanted), dead), voter("d")},
 			change{Remove: "c"},
 		},
-		{"a dead one of two stays", []memberView{self, with(with(voter("b"), unwanted), dead)}, change{Remove: "b"}},
+		{"a dead one of two goes", []memberView{self, with(with(voter("b"), unwanted), dead)}, change{Remove: "b"}},
 		{
 			"one who works stays until the others have come",
 			[]memberView{self, with(voter("b"), unwanted), {ID: "c", Wanted: true, Member: true, Answers: true}}, change{},

@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,7 +45,7 @@ type node struct {
 	*Group
 	id, dir string
 	port    *rpc.Port
-	stream  *rpc.RaftStream
+	stream  atomic.Pointer[rpc.RaftStream]
 	end     func()
 }
 
@@ -51,7 +53,15 @@ type node struct {
 type cluster struct {
 	t     testing.TB
 	where *directory
+
+	mu    sync.Mutex // guards nodes
 	nodes []*node
+}
+
+func (c *cluster) all() []*node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.nodes)
 }
 
 // newCluster starts n nodes, of which none is in a group yet.
@@ -68,8 +78,8 @@ func newCluster(t testing.TB, n int) *cluster {
 func founded(t testing.TB, n int) *cluster {
 	t.Helper()
 	c := newCluster(t, n)
-	c.follow(c.group(1, "n0", c.nodes...))
-	c.settled(c.nodes...)
+	c.follow(c.group(1, "n0", c.all()...))
+	c.settled(c.all()...)
 	return c
 }
 
@@ -88,8 +98,8 @@ func (c *cluster) start(id, dir string) *node {
 	n.Group, err = New(Config{
 		NodeID: id, Dir: dir, Addr: c.where.addr, Log: log,
 		OpenStream: func() StreamLayer {
-			n.stream = port.ReplicaStream(addr)
-			return n.stream
+			n.stream.Store(port.ReplicaStream(addr))
+			return n.stream.Load()
 		},
 	})
 	if err != nil {
@@ -116,7 +126,9 @@ func (c *cluster) start(id, dir string) *node {
 			c.t.Errorf("close %s: %v", id, err)
 		}
 	})
+	c.mu.Lock()
 	c.nodes = append(c.nodes, n)
+	c.mu.Unlock()
 	c.t.Cleanup(n.end)
 	return n
 }
@@ -125,11 +137,9 @@ func (c *cluster) start(id, dir string) *node {
 // directory as that is at this moment.
 func (c *cluster) kill(n *node) (left string) {
 	c.t.Helper()
-	n.Group.mu.Lock()
-	if n.stream != nil {
-		n.stream.Cut()
+	if stream := n.stream.Load(); stream != nil {
+		stream.Cut()
 	}
-	n.Group.mu.Unlock()
 	left = c.t.TempDir()
 	err := filepath.WalkDir(n.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -159,12 +169,9 @@ func (c *cluster) kill(n *node) (left string) {
 		c.t.Fatalf("copy what %s left: %v", n.id, err)
 	}
 	n.end()
-	for i, other := range c.nodes {
-		if other == n {
-			c.nodes = append(c.nodes[:i:i], c.nodes[i+1:]...)
-			break
-		}
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes = slices.DeleteFunc(slices.Clone(c.nodes), func(other *node) bool { return other == n })
 	return left
 }
 
@@ -177,7 +184,7 @@ func (c *cluster) group(generation uint64, founder string, voters ...*node) *pb.
 }
 
 func (c *cluster) follow(group *pb.ReplicaGroup) {
-	for _, n := range c.nodes {
+	for _, n := range c.all() {
 		n.Follow(group)
 	}
 }
@@ -215,7 +222,7 @@ func (c *cluster) settled(nodes ...*node) {
 }
 
 func (c *cluster) leads() *node {
-	for _, n := range c.nodes {
+	for _, n := range c.all() {
 		if _, self := n.Leader(); self {
 			return n
 		}
@@ -236,7 +243,7 @@ func (c *cluster) leader() *node {
 }
 
 func (c *cluster) node(id string) *node {
-	for _, n := range c.nodes {
+	for _, n := range c.all() {
 		if n.id == id {
 			return n
 		}

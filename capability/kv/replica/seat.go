@@ -96,6 +96,7 @@ type seat struct {
 	raft      *raft.Raft
 	pending   *semaphore.Weighted // the bytes of writes under way
 	ready     atomic.Uint64       // the term in which this node leads and has caught up with all before
+	gone      chan struct{}       // closed when Raft is stopped
 	confirmer confirmer
 
 	mu     sync.Mutex // guards asked
@@ -109,7 +110,7 @@ func (g *Group) openSeat(ctx context.Context, p place) (s *seat, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s = &seat{place: p, pending: semaphore.NewWeighted(maxPendingBytes), asked: map[string]*asker{}}
+	s = &seat{place: p, pending: semaphore.NewWeighted(maxPendingBytes), asked: map[string]*asker{}, gone: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -223,6 +224,7 @@ func (s *seat) close() error {
 	if s.raft != nil {
 		err = errors.Join(err, s.raft.Shutdown().Error())
 	}
+	close(s.gone)
 	if s.transport != nil {
 		err = errors.Join(err, s.transport.Close())
 	}
@@ -243,6 +245,21 @@ const (
 	keeper = "keeper " // of the members
 	reader = "reader "
 )
+
+// wait waits for Raft, but not longer than ctx or than Raft runs: it does not complete what was committed and not
+// applied when it was stopped.
+func (s *seat) wait(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }() // ends with the future, or as a remainder of a Raft that was stopped
+	select {
+	case err := <-done:
+		return err
+	case <-s.gone:
+		return raft.ErrRaftShutdown
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // askerOf returns the connection by which a peer is asked, or nil once the seat is closed.
 func (s *seat) askerOf(key string) *asker {
@@ -280,7 +297,6 @@ func (g *Group) raftConfig() *raft.Config {
 	r.LeaderLeaseTimeout, r.CommitTimeout = g.timing.lease, g.timing.commit
 	r.TrailingLogs = trailingLogs
 	r.SnapshotThreshold = 1 << 62 // keepLog decides, by size
-	r.BatchApplyCh = true         // writes of one moment share one write of the disk
 	r.ShutdownOnRemove = false    // a node that is out today may be in tomorrow
 	r.NoLegacyTelemetry = true
 	r.Logger = g.logger()

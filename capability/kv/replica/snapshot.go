@@ -40,13 +40,15 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	return &snapshot{tx: tx, clock: f.clock.Load(), calls: f.calls.all()}, nil
 }
 
-// Release lets the state go.
+// Release lets the state go. A second call does nothing.
 func (s *snapshot) Release() {
 	_ = s.tx.Rollback() // a reader has nothing to undo
 }
 
-// Persist writes the state.
+// Persist writes the state, and lets it go: raft.RecoverCluster never calls Release, and a store with readers is
+// never closed.
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
+	defer s.Release()
 	err := s.write(sink)
 	if err != nil {
 		return errors.Join(fmt.Errorf("write a snapshot: %w", err), sink.Cancel())

@@ -25,13 +25,18 @@ func (e *NotLeader) Error() string {
 }
 
 func (g *Group) notLeader(s *seat) error {
+	return capability.Errorf(capability.Unavailable, "the replicated keys are not served from here: %w", g.leaderOf(s))
+}
+
+// leaderOf returns who leads instead of this node.
+func (g *Group) leaderOf(s *seat) *NotLeader {
 	e := &NotLeader{}
 	if s != nil {
 		if _, id := s.raft.LeaderWithID(); string(id) != g.cfg.NodeID {
 			e.NodeID = string(id)
 		}
 	}
-	return capability.Errorf(capability.Unavailable, "the replicated keys are not served from here: %w", e)
+	return e
 }
 
 // NewCallID returns the number of a new write.
@@ -215,7 +220,7 @@ func (s *Store) write(ctx context.Context, c *command) (uint64, error) {
 		err    error
 	}
 	done := make(chan outcome, 1)
-	go func() { // ends with the future, which Raft always completes
+	go func() { // ends with the future, or as a remainder of a Raft that was stopped
 		defer at.pending.Release(weight)
 		c.Now = time.Now().UnixNano()
 		f := at.raft.Apply(c.encode(), enqueueTimeout)
@@ -231,6 +236,8 @@ func (s *Store) write(ctx context.Context, c *command) (uint64, error) {
 			return 0, s.group.writeError(at, o.err)
 		}
 		return o.answer.Number, o.answer.err()
+	case <-at.gone:
+		return 0, s.group.writeError(at, raft.ErrRaftShutdown)
 	case <-ctx.Done():
 		return 0, ended(ctx.Err())
 	}
@@ -241,7 +248,8 @@ func (g *Group) writeError(s *seat, err error) error {
 	if errors.Is(err, raft.ErrEnqueueTimeout) {
 		return capability.Errorf(capability.Unavailable, "the replicas take no more writes for now: %w", err)
 	}
-	return capability.Errorf(capability.Unavailable, "%s: %w", err, g.notLeader(s)) //nolint:errorlint // what the caller asks for is who leads
+	e := g.leaderOf(s)
+	return capability.Errorf(capability.Unavailable, "the write was given up (%v), and may have been done: %w", err, e)
 }
 
 // ended gives an error its form; nil stays nil.
