@@ -16,6 +16,9 @@ func (h *Host) KV(c capability.Call) (capability.KV, error) {
 	if err != nil {
 		return nil, err
 	}
+	if e.keys {
+		return &replicated{remote{host: h, entry: e, call: c}}, nil
+	}
 	if kv, err := h.localKV(e); kv != nil || err != nil {
 		return kv, err
 	}

@@ -2,7 +2,6 @@ package provider
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -21,6 +20,8 @@ import (
 const (
 	// askAgain is how soon the nodes that run a provider are asked again once none of them answered.
 	askAgain = 50 * time.Millisecond
+	// callIDBytes is how long the number of a call is.
+	callIDBytes = 16
 	// httpChunk is how much of a body one message carries.
 	httpChunk = 64 << 10
 )
@@ -29,7 +30,8 @@ const (
 type remote struct {
 	host *Host
 	*entry
-	call capability.Call
+	call   capability.Call
+	callID []byte // of a call to replicated keys: a repetition has the same
 }
 
 var (
@@ -89,9 +91,7 @@ func (r *remote) invokeWithin(ctx context.Context, req *pb.InvokeCapabilityReque
 	req.Caller = callerOf(r.call)
 	leader := ""
 	if r.keys {
-		repeatable = true // by its id the group knows a repetition
-		req.CallId = make([]byte, 16)
-		rand.Read(req.GetCallId())
+		repeatable, req.CallId = true, r.callID // by that the group knows a repetition
 		leader = r.host.keysLeader()
 	}
 	var last *capability.Error

@@ -205,6 +205,10 @@ func (s *Store) write(ctx context.Context, c *command) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if wanted := len(s.group.wantedGroup().GetVoters()); wanted > 1 && len(votersOf(at.raft)) == 1 {
+		// Just founded, or grown out of a cluster of one: what was acknowledged now would die with this node.
+		return 0, capability.Errorf(capability.Unavailable, "the replicas are being gathered: of %d there is one", wanted)
+	}
 	c.Provider = s.provider
 	if id, ok := ctx.Value(callIDKey{}).(CallID); ok {
 		c.CallID = id
