@@ -214,10 +214,12 @@ var _ Providers = noProviders{}
 
 var errNoProviders = capability.Errorf(capability.Unavailable, "this node runs no capability providers")
 
-func (noProviders) KV(capability.Call) (capability.KV, error)               { return nil, errNoProviders }
-func (noProviders) HTTP(capability.Call) (capability.HTTP, error)           { return nil, errNoProviders }
-func (noProviders) Messaging(capability.Call) (capability.Messaging, error) { return nil, errNoProviders }
-func (noProviders) Set(*pb.SetProvidersRequest) map[string]string           { return nil }
+func (noProviders) KV(capability.Call) (capability.KV, error)     { return nil, errNoProviders }
+func (noProviders) HTTP(capability.Call) (capability.HTTP, error) { return nil, errNoProviders }
+func (noProviders) Messaging(capability.Call) (capability.Messaging, error) {
+	return nil, errNoProviders
+}
+func (noProviders) Set(*pb.SetProvidersRequest) map[string]string { return nil }
 
 func (noProviders) Invoke(context.Context, *pb.InvokeCapabilityRequest) (*pb.InvokeCapabilityResponse, error) {
 	return nil, errNoProviders

@@ -18,12 +18,12 @@ type candidate struct {
 	Name   string
 	Epoch  uint64 // of the node, now
 	// Why the node takes nothing at all, such as "it is draining"; empty if it may.
-	Refusal   string
-	Labels    map[string]string
+	Refusal string
+	Labels  map[string]string
 	// The types of capabilities that its guests can use.
 	Capabilities []string
-	Instances int    // live ones now, those being started included
-	Memory    uint64 // the sum of their limits, in bytes
+	Instances    int    // live ones now, those being started included
+	Memory       uint64 // the sum of their limits, in bytes
 	// What the node takes on at the most; zero means no limit.
 	MaxInstances int
 	MaxMemory    uint64

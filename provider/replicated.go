@@ -100,7 +100,10 @@ func (r *replicated) Increment(ctx context.Context, bucket, key string, by int64
 func (r *replicated) List(ctx context.Context, bucket, prefix, after string, limit int) (keys []string, more bool, err error) {
 	ctx, cancel := r.begin(ctx)
 	defer cancel()
-	done, err := r.here(func(kv capability.KV) (err error) { keys, more, err = kv.List(ctx, bucket, prefix, after, limit); return err })
+	done, err := r.here(func(kv capability.KV) (err error) {
+		keys, more, err = kv.List(ctx, bucket, prefix, after, limit)
+		return err
+	})
 	if done {
 		return keys, more, err
 	}
