@@ -12,13 +12,12 @@ import (
 
 // Whoever writes a guest goes by the page, and whoever uses an SDK by its declarations: they are as what is offered.
 func TestDeclarationsAreWhatIsOffered(t *testing.T) {
-	const any = `(?s)`
 	for file, declaration := range map[string]string{
-		"../docs/guest-abi.md":                     any + `\n(?P<result>int\d+_t) (?P<name>\w+)\((?P<params>[^)]*)\);`,
-		"../sdk/c/wasmatrix.h":                     any + `\nWASMATRIX_IMPORT\(\w+\) (?P<result>int\d+_t) wasmatrix_(?P<name>\w+)\((?P<params>[^)]*)\);`,
-		"../sdk/rust/src/imports.rs":               any + `\n    pub fn (?P<name>\w+)\((?P<params>[^)]*)\) -> (?P<result>\w+);`,
-		"../sdk/as/assembly/imports.ts":            any + `declare function (?P<name>\w+)\((?P<params>[^)]*)\): (?P<result>\w+);`,
-		"../sdk/go/internal/abi/imports_wasip1.go": any + `//go:wasmimport wasmatrix (?P<name>\w+)\nfunc \w+\((?P<params>[^)]*)\) (?P<result>\w+)`,
+		"../docs/guest-abi.md":                     `(?s)\n(?P<result>int\d+_t) (?P<name>\w+)\((?P<params>[^)]*)\);`,
+		"../sdk/c/wasmatrix.h":                     `(?s)\nWASMATRIX_IMPORT\(\w+\) (?P<result>int\d+_t) wasmatrix_(?P<name>\w+)\((?P<params>[^)]*)\);`,
+		"../sdk/rust/src/imports.rs":               `(?s)\n    pub fn (?P<name>\w+)\((?P<params>[^)]*)\) -> (?P<result>\w+);`,
+		"../sdk/as/assembly/imports.ts":            `(?s)declare function (?P<name>\w+)\((?P<params>[^)]*)\): (?P<result>\w+);`,
+		"../sdk/go/internal/abi/imports_wasip1.go": `(?s)//go:wasmimport wasmatrix (?P<name>\w+)\nfunc \w+\((?P<params>[^)]*)\) (?P<result>\w+)`,
 	} {
 		t.Run(file, func(t *testing.T) {
 			pattern := regexp.MustCompile(declaration)

@@ -408,7 +408,7 @@ func TestUnknownImportsAreRefusedByName(t *testing.T) {
 		t.Errorf("a function that is not there: %v", err)
 	}
 	_, err = compileBytes(e, caller(1, map[string]string{"kv_get": "msg_reply", "msg_reply": "kv_get"}))
-	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "wasmatrix.msg_reply as (i32, i32, i32, i32, i32, i32) i32, and it is (i32, i32) i32") {
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "wasmatrix.msg_reply as (i32") || !strings.Contains(err.Error(), "and it is (i32") {
 		t.Errorf("functions of other types: %v", err)
 	}
 }

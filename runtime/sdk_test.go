@@ -8,6 +8,7 @@ import (
 
 // The same program in each language comes to the same.
 func TestSDKsAgree(t *testing.T) {
+	//nolint:dupword // this is output
 	const want = `absent true
 set 1 true
 read three 2
