@@ -1,8 +1,12 @@
 package node
 
 import (
+	"context"
+
 	"github.com/wasmatrix/wasmatrix/agent"
 	"github.com/wasmatrix/wasmatrix/cluster"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
 // voters tells the agent whom to report to.
@@ -28,4 +32,18 @@ func (l leader) Leader() (addr string, self, ok bool) {
 	now := l.Leadership()
 	// Raft may tell who leads before gossip tells where that is: nobody to forward to yet.
 	return now.Addr, now.Self, now.NodeID != "" && now.Addr != ""
+}
+
+// servesControlPlane says why this node serves no control plane now: it knows no leader, or one that has not finished recovering.
+func (n *node) servesControlPlane(ctx context.Context) error {
+	status, err := n.self.GetClusterStatus(ctx, &pb.GetClusterStatusRequest{})
+	switch {
+	case err != nil:
+		return err
+	case status.GetLeaderId() == "":
+		return rpc.Errorf(rpc.NoLeader, "no leader is known")
+	case status.GetRecovering():
+		return rpc.Errorf(rpc.NoLeader, "leader %q is still asking the agents what they run", status.GetLeaderName())
+	}
+	return nil
 }
