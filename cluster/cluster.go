@@ -34,6 +34,10 @@ type Cluster struct {
 	fatal  chan error             // a refusal that ends this node
 	news   chan struct{}          // a token: there is something to announce
 
+	ticking time.Time // when gossip began to tick; set by Start
+	beats   chan bool // whether this node is to send heartbeats, once that has changed: from followRaft to beat
+	beating bool      // what followRaft said last; of it alone
+
 	switching sync.Mutex // held while the seat changes; guards closed
 	closed    bool
 
@@ -78,6 +82,7 @@ func New(cfg Config, fsm *raftfsm.FSM, openStream func() StreamLayer) (*Cluster,
 		cfg: cfg, fsm: fsm, openStream: openStream, peers: peers,
 		fatal:   make(chan error, 1),
 		news:    make(chan struct{}, 1),
+		beats:   make(chan bool, 1),
 		members: map[string]*member{},
 		changed: make(chan struct{}),
 	}
@@ -104,6 +109,7 @@ func (c *Cluster) Start(context.Context) error {
 		return err
 	}
 	c.gossip, err = c.startGossip()
+	c.ticking = time.Now()
 	return err
 }
 
@@ -114,6 +120,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	g.Go(func() error { return c.joinForever(ctx) })
 	g.Go(func() error { return c.found(ctx) })
 	g.Go(func() error { return c.followRaft(ctx) })
+	g.Go(func() error { return c.beat(ctx) })
 	g.Go(func() error { return c.keepVoters(ctx) })
 	g.Go(func() error { return c.followQuorum(ctx) })
 	g.Go(func() error {
@@ -143,7 +150,10 @@ func (c *Cluster) Leave(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("say goodbye: %w", err))
 	}
 	c.handVoteOver(ctx)
-	if err := c.gossip.Leave(leaveTimeout); err != nil {
+	enough := c.hurry()
+	err := c.gossip.Leave(leaveTimeout)
+	enough()
+	if err != nil {
 		errs = append(errs, fmt.Errorf("leave gossip: %w", err))
 	}
 	return errors.Join(errs...)

@@ -97,11 +97,14 @@ func (c Config) Validate() error {
 // docs/decisions/002-timeouts.md.
 type timing struct {
 	probeInterval, probeTimeout time.Duration
-	// How often news are passed on; not stretched: it costs what it costs.
+	// How often news of others are passed on; this node's own are at once. Not stretched: it costs what it costs, and less where
+	// probes come at the same time.
 	gossipInterval      time.Duration
 	heartbeat, election time.Duration
 	lease, commit       time.Duration
-	// Ten to five times as long as a leader rests between heartbeats.
+	// How long a leader rests between heartbeats, which it sends to all voters at once.
+	beat time.Duration
+	// Ten to five times as long as it rests if nobody has it send any: longer than beat, and shorter than heartbeat.
 	leaderPace time.Duration
 	// How long one write of the log may take before this node's Raft traffic is cut.
 	diskHang time.Duration
@@ -114,12 +117,13 @@ func (c Config) timing() timing {
 	t := timing{
 		probeInterval:  x(500 * time.Millisecond),
 		probeTimeout:   x(200 * time.Millisecond),
-		gossipInterval: 200 * time.Millisecond,
+		gossipInterval: 250 * time.Millisecond,
 		heartbeat:      x(500 * time.Millisecond),
 		election:       x(500 * time.Millisecond),
 		lease:          x(500 * time.Millisecond),
 		commit:         x(2 * time.Second),
-		leaderPace:     x(1250 * time.Millisecond),
+		beat:           x(125 * time.Millisecond),
+		leaderPace:     x(1500 * time.Millisecond),
 		diskHang:       x(5 * time.Second),
 		settle:         x(2 * time.Second),
 	}

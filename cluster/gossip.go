@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +37,38 @@ func (c *Cluster) startGossip() (*memberlist.Memberlist, error) {
 		return nil, fmt.Errorf("gossip on %s: %w", net.JoinHostPort(c.cfg.Bind, strconv.Itoa(c.cfg.GossipPort)), err)
 	}
 	return list, nil
+}
+
+// mostPings bounds how many others are told at once: what has not been passed on often enough by then waits for gossip's ticks.
+const mostPings = 64
+
+// hurry has gossip pass on what it is about to be told, until the returned function is called. A ping carries news along; without
+// any, news wait for ticks, which are far between since each costs something when there is none.
+func (c *Cluster) hurry() (enough func()) {
+	told, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		others := c.livingOthers()
+		for n := 0; len(others) > 0 && n < mostPings; n++ {
+			select {
+			case <-told:
+				return
+			default:
+			}
+			to := others[n%len(others)]
+			if addr, err := net.ResolveUDPAddr("udp", to.GossipAddr); err == nil {
+				_, _ = c.gossip.Ping(to.NodeID, addr) // who does not answer is told by others, or by a tick
+			}
+		}
+	}()
+	return func() { close(told); <-done }
+}
+
+// livingOthers returns the other nodes that are alive, in random order.
+func (c *Cluster) livingOthers() []Member {
+	all := slices.DeleteFunc(c.Members(), func(m Member) bool { return m.NodeID == c.cfg.NodeID || m.State != stateAlive })
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
 }
 
 // gossipDelegate is the cluster as memberlist sees it.

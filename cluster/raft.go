@@ -155,8 +155,8 @@ func (c *Cluster) followRaft(ctx context.Context) error {
 	defer func() { watched.DeregisterObserver(observer) }()
 	// What an observation drops when the channel is full, and what followers' configurations change
 	// without one, is caught by looking now and then.
-	look := time.NewTicker(time.Second)
-	defer look.Stop()
+	look := newMetronome(c.ticking, time.Second)
+	defer look.stop()
 	var before string
 	for {
 		if now := c.raft(); now != watched {
@@ -182,6 +182,28 @@ func (c *Cluster) followRaft(ctx context.Context) error {
 			before = "" // announce
 		case <-c.fsm.Changed():
 		case <-look.C:
+			look.next()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// beat has this node, while it leads others, send heartbeats to all of them at the same instant. Left to itself, Raft sends each
+// of them its own at times of its own, and an idle process pays for each time that it wakes.
+func (c *Cluster) beat(ctx context.Context) error {
+	tick := newMetronome(c.ticking, c.cfg.timing().beat)
+	defer tick.stop()
+	tick.stop() // until it leads
+	for {
+		select {
+		case <-tick.C:
+			c.raft().VerifyLeader() // what comes of it is no matter: to ask is a heartbeat
+			tick.next()
+		case leads := <-c.beats:
+			if tick.stop(); leads {
+				tick.next()
+			}
 		case <-ctx.Done():
 			return nil
 		}
@@ -189,13 +211,22 @@ func (c *Cluster) followRaft(ctx context.Context) error {
 }
 
 // keepPace has Raft beat as a leader does while this node leads, and wait as a follower does otherwise:
-// a leader sends a heartbeat each tenth of its heartbeat timeout and has no other use for that timeout,
-// while a follower waits a whole one of its own before it stands for election.
+// a leader sends a heartbeat each tenth of its heartbeat timeout, unless it was told to before, and has no other use for that
+// timeout, while a follower waits a whole one of its own before it stands for election.
 func (c *Cluster) keepPace() {
 	t := c.cfg.timing()
+	leads := c.raft().State() == raft.Leader
+	if beats := leads && c.othersVote(); beats != c.beating {
+		c.beating = beats
+		select {
+		case <-c.beats: // what beat has not heard of yet is old now
+		default:
+		}
+		c.beats <- beats
+	}
 	rc := c.raft().ReloadableConfig()
 	rc.HeartbeatTimeout, rc.ElectionTimeout = t.heartbeat, t.election
-	if c.raft().State() == raft.Leader {
+	if leads {
 		rc.HeartbeatTimeout, rc.ElectionTimeout = t.leaderPace, max(t.leaderPace, t.election)
 	}
 	if rc == c.raft().ReloadableConfig() {
@@ -218,6 +249,7 @@ func (c *Cluster) announce() {
 func (c *Cluster) tell() error {
 	c.telling.Lock()
 	defer c.telling.Unlock()
+	defer c.hurry()()
 	return c.gossip.UpdateNode(announceTimeout)
 }
 

@@ -20,8 +20,8 @@ const answerTimeout = time.Second
 
 // keepVoters makes this node, while it leads, add and remove voters as planVoters says.
 func (c *Cluster) keepVoters(ctx context.Context) error {
-	look := time.NewTicker(c.cfg.timing().settle / 2)
-	defer look.Stop()
+	look := newMetronome(c.ticking, c.cfg.timing().settle/2)
+	defer look.stop()
 	for {
 		changed := c.Changed()
 		if c.Leadership().Self && !c.isLeaving() {
@@ -35,6 +35,7 @@ func (c *Cluster) keepVoters(ctx context.Context) error {
 		}
 		select {
 		case <-look.C:
+			look.next()
 		case <-changed:
 		case <-ctx.Done():
 			return nil

@@ -106,7 +106,7 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 		}
 	}
 	order := &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: reserved.GetGeneration(), MovedFrom: i}
-	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources([]string{from}))
+	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources(l, i.GetSpec(), []string{from}))
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {
 		if !fact.StopsOnPartition(i.GetSpec()) { // else it is given up there first

@@ -57,6 +57,20 @@ type lead struct {
 	// By instance id: when a first start got no answer last, whose caller has not asked again since.
 	unanswered map[string]time.Time
 	seen       map[string]string // node id → the state last seen, for events
+	// By module hash: who said in the last round that they hold it. Never changed, but replaced.
+	holders map[string][]cluster.Member
+}
+
+// keepsModule returns the ids of some nodes that hold a module, as far as the last round of asking goes.
+func (l *lead) keepsModule(hash string) []string {
+	const most = 3
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ids []string
+	for _, m := range l.holders[hash][:min(most, len(l.holders[hash]))] {
+		ids = append(ids, m.NodeID)
+	}
+	return ids
 }
 
 // Run follows the leadership of the cluster until ctx ends, and leads while it is this node's.

@@ -270,6 +270,9 @@ func (s *Server) lookAfterModules(l *lead, care *moduleCare, voters []string) {
 	if l.ctx.Err() != nil {
 		return
 	}
+	l.mu.Lock()
+	l.holders = held.holders
+	l.mu.Unlock()
 	s.tellLost(care, uses, held)
 	for hash, use := range uses {
 		holders := held.holders[hash]

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -97,7 +98,7 @@ func newModuleCluster(t *testing.T, names ...string) *moduleCluster {
 }
 
 // lead begins to lead: what the agents run by then is known, and nothing else is heard of.
-func (c *moduleCluster) lead() {
+func (c *moduleCluster) lead() *Server {
 	c.t.Helper()
 	s := New(Config{
 		NodeID: "me", NodeName: "me", ModuleRound: cmp.Or(c.round, keepModules/40), RecoveryWindow: cmp.Or(c.window, time.Minute),
@@ -115,6 +116,7 @@ func (c *moduleCluster) lead() {
 			c.t.Error(err)
 		}
 	})
+	return s
 }
 
 func newPeers(t *testing.T) *rpc.Peers {
@@ -316,6 +318,20 @@ func TestAgentWithoutAVoteHoldsOnlyWhatItRuns(t *testing.T) {
 	if other.holds(not) {
 		t.Fatal("an agent fetched what it does not run")
 	}
+}
+
+// Whoever starts by hash what no voter holds, as nothing has referenced it, gets it from whom has it.
+func TestNodeWithoutAVoteThatHoldsAModuleIsASourceOfIt(t *testing.T) {
+	c := newModuleCluster(t, "n1", "n2")
+	c.setVoters("n1")
+	hash := c.agents[1].put(actor(t))
+	s := c.lead()
+	eventually(t, "the leader to know who holds it", func() bool {
+		l, err := s.leading()
+		return err == nil && slices.ContainsFunc(s.moduleSources(l, &pb.InstanceSpec{ModuleHash: hash}, nil), func(from *pb.ModuleSource) bool {
+			return from.GetNodeId() == "n2"
+		})
+	})
 }
 
 func TestNewVoterNeedNotWaitForTheNextRound(t *testing.T) {

@@ -60,7 +60,7 @@ func (s *Server) relocateOne(l *lead, i *pb.Instance) {
 	}
 	id := i.GetInstanceId()
 	order := &pb.StartOrder{InstanceId: id, Generation: reserved.GetGeneration(), MovedFrom: i}
-	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources(nil))
+	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources(l, i.GetSpec(), nil))
 	if failure := out.failures[id]; failure != nil {
 		waits := waitingFor(i, "node "+reserved.GetNodeName()+": "+failure.GetMessage())
 		waits.Generation = max(waits.GetGeneration(), failure.GetRefusedGeneration()+1)

@@ -256,7 +256,7 @@ func (s *Server) carryOut(ctx context.Context, l *lead, req *pb.StartInstanceReq
 	for _, i := range mine {
 		byNode[i.GetNodeId()] = append(byNode[i.GetNodeId()], i)
 	}
-	sources := s.moduleSources(req.GetModuleNodeIds())
+	sources := s.moduleSources(l, req.GetSpec(), req.GetModuleNodeIds())
 	var wg sync.WaitGroup
 	for nodeID, reserved := range byNode {
 		wg.Go(func() {
@@ -387,10 +387,11 @@ func outcomeUnknown(c rpc.Code) bool {
 	return c == rpc.CommunicationFailure || c == rpc.Timeout || c == rpc.Internal || c == rpc.NoLeader
 }
 
-// moduleSources lists the nodes that may hold a module: those named first, then the voters.
-func (s *Server) moduleSources(named []string) []*pb.ModuleSource {
+// moduleSources lists the nodes that may hold an instance's module: those named first, then the voters, then others that
+// said so lately.
+func (s *Server) moduleSources(l *lead, spec *pb.InstanceSpec, named []string) []*pb.ModuleSource {
 	var sources []*pb.ModuleSource
-	for _, id := range uniqueStrings(append(slices.Clone(named), s.cluster.Voters()...)) {
+	for _, id := range uniqueStrings(slices.Concat(named, s.cluster.Voters(), l.keepsModule(spec.GetModuleHash()))) {
 		if m, ok := s.member(id); ok && reachable(m) {
 			sources = append(sources, &pb.ModuleSource{NodeId: id, RpcAddr: m.RPCAddr})
 		}

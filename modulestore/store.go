@@ -20,6 +20,9 @@ const (
 	partSuffix   = ".part"
 )
 
+// partFor is how long what came of a broken transfer is kept for the next one.
+const partFor = 24 * time.Hour
+
 // ErrNotFound says that the store does not hold a module.
 var ErrNotFound = errors.New("the store does not hold it")
 
@@ -60,6 +63,34 @@ func Open(dir string) (*Store, error) {
 		}
 	}
 	return &Store{dir: dir, receiving: map[Hash]struct{}{}}, nil
+}
+
+// Sweep deletes what came of transfers that broke a day ago and that nobody has gone on with.
+func (s *Store) Sweep(now time.Time) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("sweep the module store: %w", err)
+	}
+	s.mu.Lock() // so that no transfer goes on with a part that is about to go
+	defer s.mu.Unlock()
+	var errs []error
+	for _, e := range entries {
+		digits, ok := strings.CutSuffix(e.Name(), partSuffix)
+		h, err := ParseHash(prefix + digits)
+		if !ok || err != nil { // among them a second transfer's own part, which goes with that
+			continue
+		}
+		if _, goesOn := s.receiving[h]; goesOn {
+			continue
+		}
+		if info, err := e.Info(); err == nil && now.Sub(info.ModTime()) > partFor {
+			errs = append(errs, ignoreMissing(os.Remove(filepath.Join(s.dir, e.Name()))))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("sweep the module store: %w", err)
+	}
+	return nil
 }
 
 // Has says whether a module is held, and how large it is.

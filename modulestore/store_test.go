@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
 func receive(t *testing.T, s *Store, h Hash, module []byte, upTo int) *Incoming {
@@ -53,6 +55,44 @@ func TestBrokenTransferIsResumedAndVerified(t *testing.T) {
 	list, err := reopened.List()
 	if err != nil || len(list) != 1 || list[0].Hash != h || list[0].Size != int64(len(module)) {
 		t.Fatalf("list %v, %v", list, err)
+	}
+}
+
+func TestBrokenTransferIsGivenUpAfterADay(t *testing.T) {
+	s, module := openStore(t), bytes.Repeat([]byte("wasm"), 1000)
+	broken, going := Sum(module), Sum(module[:2000])
+	if err := receive(t, s, broken, module, 1500).Close(); err != nil {
+		t.Fatal(err)
+	}
+	in := receive(t, s, going, module[:2000], 1000)
+	parts := func(age time.Duration) int {
+		t.Helper()
+		if err := s.Sweep(time.Now().Add(age)); err != nil {
+			t.Fatal(err)
+		}
+		left, err := filepath.Glob(filepath.Join(s.dir, "*"+partSuffix))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(left)
+	}
+	if n := parts(23 * time.Hour); n != 2 {
+		t.Errorf("before a day has passed, %d parts are left of 2", n)
+	}
+	if n := parts(25 * time.Hour); n != 1 {
+		t.Errorf("after a day, %d parts are left, and 1 transfer goes on", n)
+	}
+	if _, err := in.Write(module[1000:2000]); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if n := parts(25 * time.Hour); n != 0 {
+		t.Errorf("%d parts are left", n)
+	}
+	if _, ok := s.Has(going); !ok {
+		t.Error("a module was swept away")
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"github.com/wasmatrix/wasmatrix/capability"
 	"github.com/wasmatrix/wasmatrix/capability/kv/replica"
 	"github.com/wasmatrix/wasmatrix/cluster"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
 // voters tells the agent whom to report to.
@@ -48,4 +50,18 @@ func (k keys) WithCallID(ctx context.Context, id []byte) context.Context {
 	}
 	copy(number[:], id)
 	return replica.WithCallID(ctx, number)
+}
+
+// servesControlPlane says why this node serves no control plane now: it knows no leader, or one that has not finished recovering.
+func (n *node) servesControlPlane(ctx context.Context) error {
+	status, err := n.self.GetClusterStatus(ctx, &pb.GetClusterStatusRequest{})
+	switch {
+	case err != nil:
+		return err
+	case status.GetLeaderId() == "":
+		return rpc.Errorf(rpc.NoLeader, "no leader is known")
+	case status.GetRecovering():
+		return rpc.Errorf(rpc.NoLeader, "leader %q is still asking the agents what they run", status.GetLeaderName())
+	}
+	return nil
 }

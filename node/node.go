@@ -31,6 +31,9 @@ import (
 // protocol is the version of what nodes say to each other. Nodes of another one are refused.
 const protocol = 1
 
+// compiledDir is where compiled code is kept, in the data directory.
+const compiledDir = "compiled"
+
 // node is one running node: its parts, wired.
 type node struct {
 	cfg          Config
@@ -41,6 +44,7 @@ type node struct {
 	port    *rpc.Port
 	peers   *rpc.Peers
 	self    pb.ControlPlaneServiceClient // this node's own server, which forwards to the leader
+	store   *modulestore.Store
 	engine  *runtime.Engine
 	agent   *agent.Agent
 	cluster *cluster.Cluster
@@ -100,12 +104,11 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	if n.port, err = rpc.Listen(net.JoinHostPort(cfg.Bind, strconv.Itoa(cfg.RPCPort)), log); err != nil {
 		return n, err
 	}
-	store, err := modulestore.Open(filepath.Join(cfg.DataDir, "modules"))
-	if err != nil {
+	if n.store, err = modulestore.Open(filepath.Join(cfg.DataDir, "modules")); err != nil {
 		return n, err
 	}
 	n.engine, err = runtime.New(ctx, runtime.Config{
-		CacheDir: filepath.Join(cfg.DataDir, "compiled"), SpareProcessors: cfg.SpareProcessors, Log: log,
+		CacheDir: filepath.Join(cfg.DataDir, compiledDir), SpareProcessors: cfg.SpareProcessors, Log: log,
 	})
 	if err != nil {
 		return n, err
@@ -137,7 +140,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		Providers: n.providers,
 		NodeID:    id, NodeName: cfg.NodeName, JournalDir: filepath.Join(cfg.DataDir, "journal"), MaxInstances: cfg.MaxInstances, MaxMemory: cfg.MaxMemory,
 		OnLeader: n.cluster.SetLeaderHint, Log: log, Registerer: n.metrics,
-	}, n.engine, store, n.peers, voters{n.cluster})
+	}, n.engine, n.store, n.peers, voters{n.cluster})
 	if err != nil {
 		return n, err
 	}
@@ -145,7 +148,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		NodeID: id, NodeName: cfg.NodeName, RPCAddr: addr(cfg.RPCPort), Version: cfg.Version,
 		NodeLossGrace: cfg.NodeLossGrace, Log: log,
 	}, n.cluster, fsm, n.peers, n.agent)
-	n.server = rpc.NewServer(rpc.ServerConfig{Log: log, Leader: leader{n.cluster}, Peers: n.peers, Registerer: n.metrics})
+	n.server = rpc.NewServer(rpc.ServerConfig{Log: log, Leader: leader{n.cluster}, Peers: n.peers, Ready: n.servesControlPlane, Registerer: n.metrics})
 	n.agent.Register(n.server)
 	n.control.Register(n.server)
 	operator.New(operator.Config{NodeID: id, NodeName: cfg.NodeName, Version: cfg.Version, Log: log}, n.cluster, fsm, n.peers).Register(n.server)
@@ -179,6 +182,7 @@ func (n *node) run(ctx context.Context) error {
 	parts.start("agent", n.agent.Run)
 	parts.start("control plane", n.control.Run)
 	parts.start("contact", n.keepContact)
+	parts.start("tidying", n.tidy)
 	parts.start("registration", n.register)
 	select {
 	case err := <-parts.failed:

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
@@ -124,13 +125,24 @@ type Conn interface {
 	Close() error
 }
 
+// peerKept is how long a connection that nothing uses is kept for an address that may come back: a node's may change at each
+// of its starts, and each one is some kilobytes.
+const peerKept = time.Hour
+
 // Peers keeps one client connection per address, for calls between nodes.
 type Peers struct {
 	dial func(addr string) (Conn, error)
 
 	mu     sync.Mutex // guards what follows
-	conns  map[string]Conn
+	conns  map[string]*peerConn
 	closed bool
+}
+
+// peerConn is a connection, and when it was used last.
+type peerConn struct {
+	Conn
+
+	used time.Time
 }
 
 // NewPeers returns an empty cache of connections over TCP.
@@ -140,26 +152,72 @@ func NewPeers() *Peers {
 
 // NewPeersOver returns an empty cache of connections that dial makes: those of a simulated network, for one.
 func NewPeersOver(dial func(addr string) (Conn, error)) *Peers {
-	return &Peers{dial: dial, conns: make(map[string]Conn)}
+	return &Peers{dial: dial, conns: make(map[string]*peerConn)}
 }
 
-// Conn returns the connection to addr, which connects at its first call. It is shared: whoever gets
-// it must not close it.
+// Conn returns the connection to addr, which connects at its first call, and is good for as long as there are Peers.
 func (p *Peers) Conn(addr string) (grpc.ClientConnInterface, error) {
+	if _, err := p.conn(addr); err != nil {
+		return nil, err
+	}
+	return sharedConn{p, addr}, nil
+}
+
+// conn returns the connection to addr, for a call that begins now.
+func (p *Peers) conn(addr string) (Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, Errorf(CommunicationFailure, "connection to %s: this node is shutting down", addr)
 	}
 	if conn, ok := p.conns[addr]; ok {
-		return conn, nil
+		conn.used = time.Now()
+		return conn.Conn, nil
 	}
+	p.forgetLocked()
 	conn, err := p.dial(addr)
 	if err != nil {
 		return nil, err
 	}
-	p.conns[addr] = conn
+	p.conns[addr] = &peerConn{conn, time.Now()}
 	return conn, nil
+}
+
+// forgetLocked closes what no call has used for an hour, and none uses now.
+func (p *Peers) forgetLocked() {
+	for addr, conn := range p.conns {
+		state, known := conn.Conn.(interface{ GetState() connectivity.State })
+		if known && state.GetState() == connectivity.Idle && time.Since(conn.used) > peerKept {
+			delete(p.conns, addr)
+			_ = conn.Close() // nothing goes over it
+		}
+	}
+}
+
+// sharedConn is a connection of Peers', whichever that is at each call.
+type sharedConn struct {
+	peers *Peers
+	addr  string
+}
+
+var _ grpc.ClientConnInterface = sharedConn{}
+
+// Invoke implements grpc.ClientConnInterface.
+func (s sharedConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	conn, err := s.peers.conn(s.addr)
+	if err != nil {
+		return err
+	}
+	return conn.Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (s sharedConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	conn, err := s.peers.conn(s.addr)
+	if err != nil {
+		return nil, err
+	}
+	return conn.NewStream(ctx, desc, method, opts...)
 }
 
 // Close closes all connections; calls on them fail.

@@ -10,7 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 )
@@ -211,4 +213,58 @@ func TestClientFindsRestartedNodeWithinASecond(t *testing.T) {
 	if took := time.Since(start); took > 1500*time.Millisecond {
 		t.Errorf("it took %v", took)
 	}
+}
+
+// idleConn is a connection that says what it does.
+type idleConn struct {
+	Conn
+
+	state  connectivity.State
+	closed bool
+}
+
+func (c *idleConn) GetState() connectivity.State { return c.state }
+func (c *idleConn) Close() error                 { c.closed = true; return nil }
+func (c *idleConn) Invoke(context.Context, string, any, any, ...grpc.CallOption) error {
+	if c.closed {
+		return Errorf(CommunicationFailure, "closed")
+	}
+	return nil
+}
+
+func TestPeersForgetAddressesThatNothingUses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dialed := map[string]*idleConn{}
+		peers := NewPeersOver(func(addr string) (Conn, error) {
+			dialed[addr] = &idleConn{state: connectivity.Idle}
+			return dialed[addr], nil
+		})
+		conn := func(addr string) grpc.ClientConnInterface {
+			t.Helper()
+			c, err := peers.Conn(addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		idle, _, called := conn("idle"), conn("streams"), conn("called")
+		dialed["streams"].state = connectivity.Ready
+		time.Sleep(peerKept - time.Second)
+		if err := called.Invoke(t.Context(), "", nil, nil); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Second)
+		conn("another")
+		for addr, want := range map[string]bool{"idle": true, "streams": false, "called": false, "another": false} {
+			if dialed[addr].closed != want {
+				t.Errorf("%s: closed is %v", addr, dialed[addr].closed)
+			}
+		}
+		if err := idle.Invoke(t.Context(), "", nil, nil); err != nil { // by whoever kept it
+			t.Errorf("a connection that was forgotten is not made again: %v", err)
+		}
+		if err := peers.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }

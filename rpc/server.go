@@ -1,12 +1,12 @@
 package rpc
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
@@ -25,6 +25,8 @@ type ServerConfig struct {
 	Leader LeaderFinder
 	// Peers are where forwarded calls go through; required with Leader.
 	Peers *Peers
+	// Ready says why this node does not serve the control plane just now, for the health service; nil: it always does.
+	Ready func(context.Context) error
 	// Registerer takes the request metrics; nil: none.
 	Registerer prometheus.Registerer
 }
@@ -57,7 +59,7 @@ func NewServer(cfg ServerConfig) *grpc.Server {
 		grpc.ChainUnaryInterceptor(unary...),
 		grpc.ChainStreamInterceptor(stream...),
 	)
-	healthpb.RegisterHealthServer(s, health.NewServer())
+	healthpb.RegisterHealthServer(s, healthService{ready: cfg.Ready})
 	reflection.Register(s)
 	return s
 }

@@ -3,6 +3,7 @@ package rig
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -27,11 +28,25 @@ func (p Product) New(t T, flags ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{
 		t: t, product: p, dir: t.TempDir(), flags: flags,
-		// Two test processes at once rarely share a second octet, two clusters of one never a third.
-		subnet: fmt.Sprintf("127.%d.%d", 64+os.Getpid()%128, clusters.Add(1)%250+1),
+		subnet: freeSubnet(),
 	}
 	t.Cleanup(c.end)
 	return c
+}
+
+// freeSubnet returns a subnet of 127.0.0.0/8 that nobody serves on. Two test processes at once rarely share a second octet, two
+// clusters of one never a third.
+func freeSubnet() string {
+	for try := 0; ; try++ {
+		subnet := fmt.Sprintf("127.%d.%d", 64+(os.Getpid()+try)%128, clusters.Add(1)%250+1)
+		free, err := net.Listen("tcp", subnet+".11:7401")
+		if err == nil {
+			_ = free.Close()
+		}
+		if err == nil || try == 10 { // then a node's own error says what is wrong
+			return subnet
+		}
+	}
 }
 
 // Form returns a cluster of that many nodes, n1 first, once all are alive and one of them leads.
