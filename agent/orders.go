@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -299,7 +300,7 @@ func (a *Agent) cameBackLocked(id string, generation uint64) bool {
 func (a *Agent) stopLocked(id string, moved bool) admission {
 	if i := a.live[id]; i != nil {
 		// What somebody has asked to stop is stopped, whether it was started elsewhere since or not.
-		if context.Cause(i.ctx) != errStopped {
+		if !errors.Is(context.Cause(i.ctx), errStopped) {
 			i.moved = i.moved || moved
 		}
 		i.stop(errStopped)

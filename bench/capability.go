@@ -17,16 +17,19 @@ type loaded struct {
 	p50, p99 time.Duration
 }
 
-// load runs guests that make calls for so many seconds, and returns what each printed.
-func (b *bench) load(c *rig.Cluster, guests int, flags []string, kind string, seconds int, capability string) []loaded {
+// loadSeconds is how long guests make calls.
+const loadSeconds = 5
+
+// load runs guests that make calls, and returns what each printed.
+func (b *bench) load(c *rig.Cluster, guests int, flags []string, kind, capability string) []loaded {
 	wasm := b.built(guest.BuildC(context.Background(), filepath.Join(b.root, "bench", "testdata", "loader.c")))
 	name := fmt.Sprintf("load-%s-%s-%d", kind, capability, guests)
 	args := append([]string{"--name", name, "--count", fmt.Sprint(guests), "--restart", "never", "--memory", "16MiB",
 		"--capability", capability + "=kv:read,kv:write"}, flags...)
-	started := c.Any().Run(append(args, wasm, "--", kind, fmt.Sprint(seconds), capability)...)
+	started := c.Any().Run(append(args, wasm, "--", kind, fmt.Sprint(loadSeconds), capability)...)
 	results := make([]loaded, 0, guests)
 	for _, i := range started {
-		rig.Wait(b, "a guest to end", time.Duration(seconds)*time.Second+time.Minute, func() error {
+		rig.Wait(b, "a guest to end", loadSeconds*time.Second+time.Minute, func() error {
 			if now := c.Any().Inspect(i.InstanceID); now.Status != "stopped" {
 				return fmt.Errorf("%s is %s: %s", i.InstanceID, now.Status, now.LastError)
 			}
@@ -47,7 +50,6 @@ func (b *bench) load(c *rig.Cluster, guests int, flags []string, kind string, se
 
 // capabilityCalls measures calls as guests of a cluster see them.
 func capabilityCalls(b *bench) {
-	const seconds = 5
 	c := b.formed(3)
 	leader := c.Leader()
 	on := func(n *rig.Node) []string { return []string{"--constraint", "node=" + n.Name} }
@@ -59,19 +61,19 @@ func capabilityCalls(b *bench) {
 	}
 	var made any
 	c.Any().JSON(&made, "provider", "start", "kv", "--id", "near", "--backend", "memory:", "--on", "node="+c.Nodes()[0].Name)
-	near := b.load(c, 1, on(c.Nodes()[0]), "get", seconds, "near")[0]
+	near := b.load(c, 1, on(c.Nodes()[0]), "get", "near")[0]
 	report(b, "kv get of the backend memory: on the guest's node, p50", near.p50, 0, "")
-	far := b.load(c, 1, on(c.Nodes()[1]), "get", seconds, "near")[0]
+	far := b.load(c, 1, on(c.Nodes()[1]), "get", "near")[0]
 	report(b, "the same on another node, p50", far.p50, 300*time.Microsecond, "")
 	report(b, "the same, p99", far.p99, 0, "")
-	one := b.load(c, 1, nil, "set", seconds, "kv")[0]
+	one := b.load(c, 1, nil, "set", "kv")[0]
 	report(b, "kv set of the backend raft: on 3 nodes by one guest, p50", one.p50, 0, "")
 	report(b, "the same, p99", one.p99, 0, "")
 	total := 0
-	for _, r := range b.load(c, 64, nil, "set", seconds, "kv") {
+	for _, r := range b.load(c, 64, nil, "set", "kv") {
 		total += r.calls
 	}
-	b.reportLeast("kv sets a second of the backend raft: by 64 guests on 3 nodes", float64(total)/seconds, 5000)
+	b.reportLeast("kv sets a second of the backend raft: by 64 guests on 3 nodes", float64(total)/loadSeconds, 5000)
 }
 
 // reportLeast adds a line to the table: a rate, and the least that was promised of it.

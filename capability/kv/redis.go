@@ -117,7 +117,7 @@ while true do
 	for _, key in ipairs(some) do
 		if redis.call('EXISTS', ARGV[2] .. key) == 1 then
 			keys[#keys + 1] = key
-			if #keys == wanted then return keys end
+			if #keys == wanted then return keys end -- the page is full
 		end -- of one that has not expired
 	end -- of some
 	if #some < wanted then return keys end

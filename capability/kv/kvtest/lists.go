@@ -2,8 +2,9 @@ package kvtest
 
 import (
 	"fmt"
-	"github.com/wasmatrix/wasmatrix/capability"
 	"slices"
+
+	"github.com/wasmatrix/wasmatrix/capability"
 )
 
 func lists(s *suite) {
