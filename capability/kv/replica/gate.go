@@ -220,9 +220,13 @@ func (g *gate) serve(conn net.Conn) {
 
 // asker asks one peer, over one connection that it keeps.
 type asker struct {
-	mu   sync.Mutex // held while it asks, as one answer follows one question
-	conn net.Conn
+	mu    sync.Mutex // held while it asks, as one answer follows one question
+	conn  net.Conn
+	tried time.Time // when the last attempt to connect failed
 }
+
+// redialRest is how long a peer that could not be reached is left alone, however many readers there are.
+const redialRest = 20 * time.Millisecond
 
 var errBusy = errors.New("it is being asked already")
 
@@ -248,11 +252,14 @@ func isTimeout(err error) bool {
 func (a *asker) askLocked(g *gate, address string, timeout time.Duration) (s standing, err error) {
 	deadline := time.Now().Add(timeout)
 	if a.conn == nil {
-		if address == "" {
+		switch {
+		case address == "":
 			return s, errors.New("nobody knows its address")
+		case time.Since(a.tried) < redialRest:
+			return s, errors.New("it could not be reached a moment ago")
 		}
 		if a.conn, err = g.dial(address, forAsk, timeout); err != nil {
-			a.conn = nil
+			a.conn, a.tried = nil, time.Now()
 			return s, err
 		}
 	}

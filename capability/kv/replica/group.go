@@ -49,22 +49,11 @@ func New(cfg Config) (*Group, error) {
 	return g, g.registerMetrics()
 }
 
-// Run takes this node's part in the group until ctx ends. A node that was in a group before is in it again at once.
+// Run takes this node's part in the group until ctx ends. A node that was in a group before is in it again at once. What
+// is wrong with this part ends nothing else: it is logged and tried again.
 func (g *Group) Run(ctx context.Context) error {
 	if err := removeLeftovers(g.working()); err != nil {
 		return fmt.Errorf("clear the working stores: %w", err)
-	}
-	p, ok, err := readPlace(g.cfg.Dir)
-	if err != nil {
-		return err
-	}
-	if ok {
-		g.switching.Lock()
-		err := g.sit(ctx, p)
-		g.switching.Unlock()
-		if err != nil {
-			return fmt.Errorf("take part in the group of replicas: %w", err)
-		}
 	}
 	work, ctx := errgroup.WithContext(ctx)
 	for _, keep := range []func(context.Context){g.keepSeat, g.keepLeadership, g.keepMembers, g.keepLog} {
