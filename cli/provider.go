@@ -50,7 +50,7 @@ func providerCommand() *cli.Command {
 			},
 			{
 				Name:        "stop",
-				Usage:       "stop a provider; what it keeps is kept",
+				Usage:       "stop a provider; what its backend keeps is kept, but for memory:",
 				ArgsUsage:   "ID",
 				Description: "Guests that use it run on, and are told that it is not available.",
 				Flags:       clientFlags(),

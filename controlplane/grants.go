@@ -60,14 +60,19 @@ func (s *Server) typed(grants []*pb.Grant) ([]*pb.Grant, error) {
 	return typed, nil
 }
 
-// readyGrants completes the grants of a spec that is to be started, and refuses what could be reached from no node.
-func (s *Server) readyGrants(ctx context.Context, l *lead, spec *pb.InstanceSpec) error {
+// readyGrants completes the grants of a spec that is to be started, and for a first start refuses what could be reached from no
+// node.
+func (s *Server) readyGrants(ctx context.Context, l *lead, spec *pb.InstanceSpec, first bool) error {
 	if len(spec.GetGrants()) == 0 {
 		return nil
 	}
 	grants, err := s.typed(spec.GetGrants())
 	if err != nil {
 		return err
+	}
+	spec.Grants = grants // the spec is this request's own
+	if !first {
+		return nil
 	}
 	for _, g := range grants {
 		p, ok := s.fsm.Provider(g.GetCapabilityId())
@@ -78,7 +83,6 @@ func (s *Server) readyGrants(ctx context.Context, l *lead, spec *pb.InstanceSpec
 			return rpc.Errorf(rpc.ProviderUnavailable, "provider %q runs on no node that is alive; see wasmatrix provider inspect %s", g.GetCapabilityId(), g.GetCapabilityId())
 		}
 	}
-	spec.Grants = grants // the spec is this request's own
 	return s.foundReplicasFor(ctx, l, grants)
 }
 

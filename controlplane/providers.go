@@ -17,6 +17,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/raftfsm"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
@@ -31,11 +32,8 @@ const (
 	tellTimeout = 3 * time.Second
 )
 
-// Settings of the cluster in the metadata.
-const (
-	settingSeeded   = "providers.seeded" // set once the first providers are there, so that a cluster keeps what was made of them
-	settingReplicas = "kv.replicas"      // "GENERATION/FOUNDER": the group that replicates keys and values
-)
+// settingSeeded is set once the first providers are there, so that a cluster keeps what was made of them.
+const settingSeeded = "providers.seeded"
 
 // providerService answers about providers.
 type providerService struct {
@@ -373,12 +371,12 @@ func (s *Server) foundReplicasFor(ctx context.Context, l *lead, grants []*pb.Gra
 }
 
 func (s *Server) putReplicas(ctx context.Context) error {
-	return s.putSetting(ctx, settingReplicas, fmt.Sprintf("%d/%s", s.cluster.Quorum().Generation+1, s.cfg.NodeID))
+	return s.putSetting(ctx, raftfsm.SettingReplicas, fmt.Sprintf("%d/%s", s.cluster.Quorum().Generation+1, s.cfg.NodeID))
 }
 
 // replicas returns the group that replicates keys and values, or nil where there is none yet.
 func (s *Server) replicas() *pb.ReplicaGroup {
-	number, founder, ok := strings.Cut(s.fsm.Setting(settingReplicas), "/")
+	number, founder, ok := strings.Cut(s.fsm.Setting(raftfsm.SettingReplicas), "/")
 	generation, err := strconv.ParseUint(number, 10, 64)
 	if !ok || err != nil {
 		return nil

@@ -39,10 +39,11 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 	}
 	ctx, cancel := whileLeading(ctx, l)
 	defer cancel()
-	if s.anyUnknown(req.GetInstanceIds()) {
-		if err := s.readyGrants(ctx, l, req.GetSpec()); err != nil {
-			return nil, err
-		}
+	unknown := s.anyUnknown(req.GetInstanceIds())
+	if err := s.readyGrants(ctx, l, req.GetSpec(), unknown); err != nil {
+		return nil, err
+	}
+	if unknown {
 		if err := l.waitRecovered(ctx); err != nil {
 			return nil, err
 		}

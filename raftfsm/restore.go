@@ -11,6 +11,10 @@ import (
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 )
 
+// SettingReplicas is the setting that says which node founded the group that replicates keys, and as the how manieth. A founding
+// is never taken back.
+const SettingReplicas = "kv.replicas"
+
 // Restored is what Merge made of two states.
 type Restored struct {
 	Metadata *pb.Metadata
@@ -21,7 +25,7 @@ type Restored struct {
 // Merge returns what is known once a saved state is restored over the present one. Which nodes there are
 // and how they are is fact: what is known now stays, and the saved state adds the nodes that nobody knows
 // any more. An epoch fences a node that was declared lost, so the highest one wins. Providers and
-// settings are somebody's choice, and become those of the saved state.
+// settings are somebody's choice, and become those of the saved state, but for [SettingReplicas], which is fact.
 func Merge(now, saved *pb.Metadata) (Restored, error) {
 	if now.GetClusterId() != "" && now.GetClusterId() != saved.GetClusterId() {
 		return Restored{}, &ForeignClusterError{Ours: now.GetClusterId(), Theirs: saved.GetClusterId()}
@@ -53,6 +57,12 @@ func Merge(now, saved *pb.Metadata) (Restored, error) {
 	r.Metadata = &pb.Metadata{
 		ClusterId: saved.GetClusterId(), Providers: saved.GetProviders(), Settings: maps.Clone(saved.GetSettings()),
 		Nodes: slices.SortedFunc(maps.Values(nodes), func(a, b *pb.Node) int { return strings.Compare(a.GetNodeId(), b.GetNodeId()) }),
+	}
+	if replicas := now.GetSettings()[SettingReplicas]; replicas != "" {
+		if r.Metadata.Settings == nil {
+			r.Metadata.Settings = map[string]string{}
+		}
+		r.Metadata.Settings[SettingReplicas] = replicas
 	}
 	slices.Sort(r.Added)
 	slices.Sort(r.Raised)

@@ -104,3 +104,18 @@ func TestGivenUpNodeIsWaitedForAgainOnceItRegisters(t *testing.T) {
 		t.Fatalf("%v is still given up", n)
 	}
 }
+
+// TestFoundingOfTheReplicasIsNeverTakenBack: two foundings of one generation would be two groups.
+func TestFoundingOfTheReplicasIsNeverTakenBack(t *testing.T) {
+	saved := &pb.Metadata{ClusterId: "c", Settings: map[string]string{SettingReplicas: "1/old", "k": "then"}}
+	now := &pb.Metadata{ClusterId: "c", Settings: map[string]string{SettingReplicas: "2/new", "k": "now"}}
+	for _, one := range []struct {
+		now  *pb.Metadata
+		want string
+	}{{now, "2/new"}, {&pb.Metadata{ClusterId: "c"}, "1/old"}} {
+		r, err := Merge(one.now, saved)
+		if err != nil || r.Metadata.GetSettings()[SettingReplicas] != one.want || r.Metadata.GetSettings()["k"] != "then" {
+			t.Errorf("restored over %v it is %v, %v", one.now.GetSettings(), r.Metadata.GetSettings(), err)
+		}
+	}
+}
