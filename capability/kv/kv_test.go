@@ -118,6 +118,7 @@ func TestEnginesOutliveTheirServers(t *testing.T) {
 		{n.url(), n.stop, n.start},
 	} {
 		t.Run(test.url[:4], func(t *testing.T) {
+			t.Parallel()
 			e := open(t, test.url, "kv")
 			waitFor(t, "the backend to be there", func() error { return e.Check(t.Context()) })
 			r, err := e.Set(t.Context(), "b", "k", []byte("v"), capability.SetOptions{})
@@ -163,6 +164,7 @@ func TestOpenNeedsNoServer(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"redis", "nats", "etcd"} {
 		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
 			e := open(t, scheme+"://someone:s3cret@"+freeAddr(t), "kv")
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
@@ -186,6 +188,7 @@ func TestServerThatNeverAnswersIsATimeout(t *testing.T) {
 	t.Cleanup(func() { _ = ln.Close() })
 	for _, scheme := range []string{"redis", "nats", "etcd"} {
 		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
 			e, err := Open(t.Context(), Config{URL: scheme + "://" + ln.Addr().String(), ProviderID: "kv"})
 			if err != nil {
 				t.Fatal(err)

@@ -115,12 +115,9 @@ local start, wanted, keys = ARGV[3], tonumber(ARGV[5]), {}
 while true do
 	local some = redis.call('ZRANGEBYLEX', KEYS[2], start, ARGV[4], 'LIMIT', 0, wanted)
 	for _, key in ipairs(some) do
-		if redis.call('EXISTS', ARGV[2] .. key) == 1 then
-			keys[#keys + 1] = key
-			if #keys == wanted then return keys end -- the page is full
-		end -- of one that has not expired
-	end -- of some
-	if #some < wanted then return keys end
+		if redis.call('EXISTS', ARGV[2] .. key) == 1 then keys[#keys + 1] = key end -- others have expired
+	end
+	if #keys >= wanted or #some < wanted then return keys end
 	start = '(' .. some[#some]
 end`)
 )

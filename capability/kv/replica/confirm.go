@@ -12,7 +12,7 @@ import (
 // confirmer makes sure that this node still leads, once for all readers that came while it was finding out for others.
 //
 // Raft's own VerifyLeader counts an answer to a heartbeat that was sent before it was asked, which after a pause of
-// the process can be from before another leader was elected. So the voters are asked in which term they are: where
+// the process can be from before another leader was elected (docs/decisions/006-on-partition.md). So the voters are asked in which term they are: where
 // a majority is in no later one, nobody else had been elected when the question was put, and so nothing had been acknowledged
 // that this leader does not have.
 type confirmer struct {

@@ -95,8 +95,12 @@ func (c *cluster) start(id, dir string) *node {
 	if os.Getenv("REPLICA_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", id)
 	}
+	timing := 0.5 // a second of election is a second of waiting
+	if _, measures := c.t.(*testing.B); measures {
+		timing = 1
+	}
 	n.Group, err = New(Config{
-		NodeID: id, Dir: dir, Addr: c.where.addr, Log: log,
+		NodeID: id, Dir: dir, Addr: c.where.addr, Log: log, TimingMultiplier: timing,
 		OpenStream: func() StreamLayer {
 			n.stream.Store(port.ReplicaStream(addr))
 			return n.stream.Load()
