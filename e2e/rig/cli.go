@@ -78,7 +78,7 @@ func (n *Node) Command(ctx context.Context, args ...string) *exec.Cmd {
 
 // commandLength returns how many words name the command: flags come after them.
 func commandLength(args []string) int {
-	groups := []string{"node", "module", "operator", "raft", "snapshot"}
+	groups := []string{"node", "module", "operator", "raft", "snapshot", "capability", "provider"}
 	n := 1
 	for n < len(args) && n < 3 && slices.Contains(groups, args[n-1]) {
 		n++
