@@ -50,6 +50,12 @@ func agentCommand(build Build) *cli.Command {
 			&cli.Float64Flag{Name: "timing-multiplier", Value: 1, Usage: "stretch the timeouts of gossip and Raft by this `FACTOR`, for slow networks and hosts", EnvVars: env("timing-multiplier")},
 			&cli.DurationFlag{Name: "node-loss-grace", DefaultText: "2s; 250ms with --gossip-profile local", Usage: "start what ran on a lost node elsewhere after this `TIME`; a quick restart is cheaper", EnvVars: env("node-loss-grace")},
 			&cli.DurationFlag{Name: "drain-timeout", Value: 30 * time.Second, Usage: "leave within this `TIME`", EnvVars: env("drain-timeout")},
+			&cli.StringSliceFlag{Name: "etcd-endpoints", Usage: "while this node leads, copy who is here and which providers there are to the etcd at these `ADDRESSES`, each HOST:PORT; repeatable, or with commas; the same on each node", EnvVars: env("etcd-endpoints")},
+			&cli.StringFlag{Name: "etcd-user", Usage: "be this `USER` to etcd", EnvVars: env("etcd-user")},
+			&cli.StringFlag{Name: "etcd-password-file", Usage: "the user's password is in this `FILE`", EnvVars: env("etcd-password-file")},
+			&cli.StringFlag{Name: "etcd-ca-file", Usage: "use TLS with etcd, and trust who is certified by those in this `FILE`", EnvVars: env("etcd-ca-file")},
+			&cli.StringFlag{Name: "etcd-cert-file", Usage: "show etcd the certificate in this `FILE`", EnvVars: env("etcd-cert-file")},
+			&cli.StringFlag{Name: "etcd-key-file", Usage: "the certificate's key is in this `FILE`", EnvVars: env("etcd-key-file")},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "log from this `LEVEL` on: debug, info, warn or error", EnvVars: env("log-level")},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "log in this `FORMAT`: text or json", EnvVars: env("log-format")},
 		},
@@ -115,6 +121,9 @@ func agentConfig(c *cli.Context, build Build, log *slog.Logger) (node.Config, er
 		cfg.SpareProcessors = spareProcessors
 	}
 	cfg.Ready = func(info node.Info) { tellNext(log, cfg, info) }
+	cfg.Etcd.Endpoints = splitCommas(c.StringSlice("etcd-endpoints"))
+	cfg.Etcd.User, cfg.Etcd.PasswordFile = c.String("etcd-user"), c.String("etcd-password-file")
+	cfg.Etcd.CAFile, cfg.Etcd.CertFile, cfg.Etcd.KeyFile = c.String("etcd-ca-file"), c.String("etcd-cert-file"), c.String("etcd-key-file")
 	var err error
 	if cfg.Labels, err = pairsOf(c, "label", splitCommas(c.StringSlice("label"))); err != nil {
 		return cfg, err

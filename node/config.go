@@ -11,6 +11,7 @@ import (
 
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/fact"
+	"github.com/wasmatrix/wasmatrix/mirror"
 )
 
 // Config is all that a node is told at its start. The command line completes it with defaults.
@@ -52,6 +53,8 @@ type Config struct {
 	NodeLossGrace time.Duration
 	// How long an orderly exit may take.
 	DrainTimeout time.Duration
+	// Where a copy of who is here and which providers there are is kept while this node leads; without endpoints nowhere.
+	Etcd mirror.Etcd
 
 	Version string
 	Log     *slog.Logger
@@ -105,6 +108,7 @@ func (c Config) Validate() error {
 	check(c.NodeLossGrace > 0, "--node-loss-grace %s: want more than nothing", c.NodeLossGrace)
 	check(c.DrainTimeout > 0, "--drain-timeout %s: want more than nothing", c.DrainTimeout)
 	check(c.Log != nil, "no logger")
+	errs = append(errs, c.Etcd.Validate())
 	return errors.Join(errs...)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/capability/kv/replica"
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/controlplane"
+	"github.com/wasmatrix/wasmatrix/mirror"
 	"github.com/wasmatrix/wasmatrix/modulestore"
 	"github.com/wasmatrix/wasmatrix/operator"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
@@ -55,6 +56,7 @@ type node struct {
 	messages  *messages
 	replicas  *replica.Group
 	providers *provider.Host
+	mirror    *mirror.Mirror // nil where no etcd is given
 }
 
 // Run runs a node until ctx ends, and then leaves in order: instances are started elsewhere and
@@ -148,6 +150,11 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		NodeID: id, NodeName: cfg.NodeName, RPCAddr: addr(cfg.RPCPort), Version: cfg.Version,
 		NodeLossGrace: cfg.NodeLossGrace, Log: log,
 	}, n.cluster, fsm, n.peers, n.agent)
+	if len(cfg.Etcd.Endpoints) > 0 {
+		if n.mirror, err = mirror.New(mirror.Config{Etcd: cfg.Etcd, Log: log, Registerer: n.metrics}, n.cluster, fsm); err != nil {
+			return n, err
+		}
+	}
 	n.server = rpc.NewServer(rpc.ServerConfig{Log: log, Leader: leader{n.cluster}, Peers: n.peers, Ready: n.servesControlPlane, Registerer: n.metrics})
 	n.agent.Register(n.server)
 	n.control.Register(n.server)
@@ -181,6 +188,9 @@ func (n *node) run(ctx context.Context) error {
 	parts.start("providers", n.runProviders)
 	parts.start("agent", n.agent.Run)
 	parts.start("control plane", n.control.Run)
+	if n.mirror != nil {
+		parts.start("mirror", n.mirror.Run)
+	}
 	parts.start("contact", n.keepContact)
 	parts.start("tidying", n.tidy)
 	parts.start("registration", n.register)

@@ -30,11 +30,12 @@ type room struct {
 var rooms = map[string]room{
 	".":            {[]string{"cli"}, "main starts the command line and nothing else"},
 	"cli":          {[]string{"node", "api", "capability", "rpc", "proto"}, "commands are calls, save for `agent`, which runs a node"},
-	"node":         {[]string{"web", "operator", "controlplane", "agent", "provider", "capability", "cluster", "raftfsm", "modulestore", "runtime", "fact", "rpc", "api", "proto"}, "it builds a node out of all parts, and only it knows them all"},
+	"node":         {[]string{"web", "operator", "controlplane", "mirror", "agent", "provider", "capability", "cluster", "raftfsm", "modulestore", "runtime", "fact", "rpc", "api", "proto"}, "it builds a node out of all parts, and only it knows them all"},
 	"web":          {[]string{"api", "rpc", "proto"}, "it shows what the control plane answers, and takes that as an interface"},
 	"api":          {[]string{"rpc", "proto"}, "it turns wire messages and errors into the contract's JSON, for command line and web alike"},
 	"operator":     {[]string{"cluster", "raftfsm", "rpc", "proto"}, "a person changes the quorum, and never what runs"},
 	"controlplane": {[]string{"fact", "capability", "cluster", "raftfsm", "rpc", "proto"}, "it leads through messages: an agent is on the other end of a connection, also when it is on this node"},
+	"mirror":       {[]string{"capability", "cluster", "raftfsm", "proto"}, "it copies what the cluster knows of itself, and nothing is ever read back"},
 	"agent":        {[]string{"runtime", "capability", "modulestore", "journal", "fact", "rpc", "proto"}, "it runs guests whoever leads, so it knows nothing of Raft or gossip"},
 	"cluster":      {[]string{"raftfsm", "rpc", "proto"}, "who is here and who leads has nothing to do with what runs"},
 	"provider":     {[]string{"capability", "rpc", "proto"}, "it runs engines and finds those of other nodes, whoever calls them"},
