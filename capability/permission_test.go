@@ -186,7 +186,8 @@ func FuzzParseHost(f *testing.F) {
 			port = "80"
 		}
 		r := httpRight(t, HTTPAsk, httpHost+s)
-		if _, err := r.Host("elsewhere.invalid", port); err == nil && !strings.HasSuffix(".elsewhere.invalid", "."+p.host) {
+		const elsewhere = "elsewhere.invalid"
+		if _, err := r.Host(elsewhere, port); err == nil && p.host != elsewhere && p.host != "invalid" {
 			t.Fatalf("%q allows another host", s)
 		}
 		if named, err := r.Host(p.host, port); (err == nil) == p.wildcard || named == p.wildcard {

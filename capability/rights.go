@@ -159,7 +159,7 @@ func (r *Right) HearFrom(subject string) error {
 
 func (r *Right) topic(allowed []string, prefix, subject string) error {
 	for _, pattern := range allowed {
-		if covers(pattern, subject) && !(Reserved(subject) && BeginsWild(pattern)) {
+		if covers(pattern, subject) && (!Reserved(subject) || !BeginsWild(pattern)) {
 			return nil
 		}
 	}

@@ -45,7 +45,7 @@ type Conn struct {
 	first func()        // closes tried, once
 	tried chan struct{} // closed when the connection was up for the first time, or will not be
 
-	mu sync.Mutex // guards all below; taken before a subscription's
+	mu sync.Mutex // guards all below; no subscription's is taken under it, for a delivery may come here
 
 	nats   *nats.Conn // nil until the first try is over
 	up     context.Context

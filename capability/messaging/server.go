@@ -172,8 +172,9 @@ func (s *Server) reached(addr net.Addr) string {
 }
 
 // SetRoutes says where the servers of the other nodes are, as IP:PORT; the server's own address among them does no
-// harm. It connects to those that are new, for ever if need be, ends the connections to those that are
-// gone, and leaves the others alone: messages pass on meanwhile.
+// harm. It connects to those that are new, for ever if need be, ends its connections to those that are
+// gone, and leaves the others alone: messages pass on meanwhile. A server that is there and still wants this one keeps its own
+// connection, until it is told too.
 func (s *Server) SetRoutes(addrs []string) error {
 	own := s.RouteAddr()
 	wanted := slices.Clone(addrs)

@@ -3,6 +3,7 @@ package messaging
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 
@@ -11,15 +12,15 @@ import (
 
 // subscription is one of a guest's.
 type subscription struct {
-	conn *Conn
-	nats *nats.Subscription
-	wild bool // it leaves open how a subject begins, and so does not mean those that NATS reserves
+	conn   *Conn
+	nats   *nats.Subscription
+	tooBig atomic.Uint64
+	wild   bool // it leaves open how a subject begins, and so does not mean those that NATS reserves
 
 	mu sync.Mutex // guards all below; held while a message is delivered, so that an end waits for it
 
 	deliver func(capability.Message)
 	ended   bool
-	tooBig  uint64
 }
 
 // take is called by NATS, with one message at a time.
@@ -29,7 +30,7 @@ func (s *subscription) take(m *nats.Msg) {
 	switch {
 	case s.ended, s.wild && capability.Reserved(m.Subject):
 	case len(m.Data) > capability.MaxMessage: // of a backend that allows more
-		s.tooBig++
+		s.tooBig.Add(1)
 	default:
 		s.deliver(capability.Message{Subject: m.Subject, Data: m.Data, Reply: m.Reply})
 	}
@@ -42,10 +43,9 @@ func (s *subscription) stop() {
 	s.ended = true
 }
 
+// dropped takes no lock, for it is asked under the connection's, and a delivery may use the connection.
 func (s *subscription) dropped() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.tooBig
+	n := s.tooBig.Load()
 	if slow, err := s.nats.Dropped(); err == nil && slow > 0 {
 		n += uint64(slow)
 	}
