@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -240,8 +241,16 @@ func (l *serverLog) fatal() string {
 	return l.last
 }
 
-// Errorf is a warning to us: it is mostly a route to a node that gossip has not given up yet.
-func (l *serverLog) Errorf(format string, args ...any)  { l.line(slog.LevelWarn, format, args) }
+// Errorf is a warning to us, save where it is of a route to a node that is just starting, or that gossip has not given up yet.
+func (l *serverLog) Errorf(format string, args ...any) {
+	level := slog.LevelWarn
+	if strings.HasPrefix(format, "Error trying to connect to route") {
+		level = slog.LevelDebug
+	}
+	l.line(level, format, args)
+}
+
+// Warnf and those below are of the levels that they are called by, but for notices, which are details to us.
 func (l *serverLog) Warnf(format string, args ...any)   { l.line(slog.LevelWarn, format, args) }
 func (l *serverLog) Noticef(format string, args ...any) { l.line(slog.LevelDebug, format, args) }
 func (l *serverLog) Debugf(format string, args ...any)  { l.line(slog.LevelDebug, format, args) }
