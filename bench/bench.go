@@ -65,6 +65,8 @@ func show(v any, unit string) string {
 	switch v := v.(type) {
 	case time.Duration:
 		switch {
+		case v < 100*time.Microsecond:
+			return fmt.Sprintf("%.2f µs", float64(v)/float64(time.Microsecond))
 		case v < 10*time.Millisecond:
 			return fmt.Sprintf("%.2f ms", float64(v)/float64(time.Millisecond))
 		case v < time.Second:
@@ -72,6 +74,9 @@ func show(v any, unit string) string {
 		}
 		return fmt.Sprintf("%.2f s", v.Seconds())
 	case float64:
+		if unit == "times" { // where a hundredth matters
+			return fmt.Sprintf("%.2f %s", v, unit)
+		}
 		return fmt.Sprintf("%.1f %s", v, unit)
 	}
 	return fmt.Sprintf("%v %s", v, unit)

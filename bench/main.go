@@ -29,6 +29,7 @@ var figures = []figure{
 	{"power", powerCycle},
 	{"rebuild", rebuildFacts},
 	{"agents", manyAgents},
+	{"engines", besideEngines},
 	{"capability", capabilityCalls},
 }
 
