@@ -120,6 +120,12 @@ func urlsOf(backend string) []string {
 // Redact returns a URL without what may be secret in it: a password, a user that stands alone, as a token does, and
 // the query. What can't be read as a URL is hidden whole.
 func Redact(backend string) string {
+	parts := strings.Split(backend, ",")
+	if slices.ContainsFunc(parts[1:], func(p string) bool { return strings.Contains(p, "@") && !strings.Contains(p, "://") }) {
+		// A comma in a password, or a user who is named behind one: who can tell?
+		scheme, _, _ := strings.Cut(backend, "://")
+		return scheme + "://xxxxx" + backend[strings.LastIndex(backend, "@"):]
+	}
 	var shown []string
 	for _, part := range urlsOf(backend) {
 		u, err := url.Parse(part)
