@@ -60,6 +60,22 @@ type Cluster struct {
 type hint struct {
 	NodeID, Addr string
 	Term         uint64
+	from         source
+}
+
+// source is who told of a leader. A term has one leader, so where two are told of one of them is wrong, and it is the one that was
+// heard of at third hand.
+type source int
+
+const (
+	fromOthers source = iota
+	fromItself        // in gossip
+	fromOrder         // which it gave
+)
+
+// replaces says whether a hint is to be believed rather than the one that is known.
+func (h hint) replaces(known hint) bool {
+	return h.Term > known.Term || h.Term == known.Term && h.NodeID != known.NodeID && h.from > known.from
 }
 
 // New returns a cluster part that has opened nothing but its own small files. openStream returns a new

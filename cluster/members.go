@@ -119,8 +119,12 @@ func (c *Cluster) saw(n *memberlist.Node, state string) {
 		now.since = old.since
 	}
 	c.members[n.Name] = now
-	if meta.GetLeaderTerm() > c.hint.Term {
-		c.hint = hint{NodeID: meta.GetLeaderId(), Term: meta.GetLeaderTerm()}
+	told := hint{NodeID: meta.GetLeaderId(), Term: meta.GetLeaderTerm()}
+	if told.NodeID == n.Name {
+		told.from = fromItself
+	}
+	if told.replaces(c.hint) {
+		c.hint = told
 	}
 	if q := quorumOf(meta); q.newerThan(c.newest) {
 		c.newest = q

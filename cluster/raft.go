@@ -92,8 +92,8 @@ type Leadership struct {
 
 // Leadership returns who leads now, as far as this node knows.
 func (c *Cluster) Leadership() Leadership {
-	if _, id := c.raft().LeaderWithID(); id != "" {
-		l := Leadership{NodeID: string(id), Addr: c.addrOf(string(id)), Term: c.raft().CurrentTerm()}
+	if id, term := c.raftLeader(); id != "" {
+		l := Leadership{NodeID: id, Addr: c.addrOf(id), Term: term}
 		l.Self = l.NodeID == c.cfg.NodeID && c.raft().State() == raft.Leader
 		if l.NodeID != c.cfg.NodeID || l.Self && !c.overtaken(l.Term) {
 			return l
@@ -119,6 +119,19 @@ func (c *Cluster) Leadership() Leadership {
 	return Leadership{NodeID: c.hint.NodeID, Addr: addr, Term: c.hint.Term}
 }
 
+// raftLeader returns who leads by Raft's word, and in which term, at one moment. Read one after the other, they could make an old leader
+// the new term's, and gossip would tell everybody. Raft forgets the leader before it takes on a later term.
+func (c *Cluster) raftLeader() (id string, term uint64) {
+	r := c.raft()
+	for {
+		before := r.CurrentTerm()
+		_, leader := r.LeaderWithID()
+		if term = r.CurrentTerm(); term == before {
+			return string(leader), term
+		}
+	}
+}
+
 // overtaken says whether a leader of a later term was heard of. While its disk hangs, Raft goes on
 // believing that it leads.
 func (c *Cluster) overtaken(term uint64) bool {
@@ -131,9 +144,10 @@ func (c *Cluster) overtaken(term uint64) bool {
 // gossip tells them.
 func (c *Cluster) SetLeaderHint(nodeID, addr string, term uint64) {
 	c.mu.Lock()
-	newer := term > c.hint.Term
+	told := hint{NodeID: nodeID, Addr: addr, Term: term, from: fromOrder}
+	newer := told.replaces(c.hint)
 	if newer {
-		c.hint = hint{NodeID: nodeID, Addr: addr, Term: term}
+		c.hint = told
 	}
 	c.mu.Unlock()
 	if newer {
