@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -29,6 +30,9 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 	if err != nil {
 		return nil, err
 	}
+	// That they were accepted is what has to be on disk: whether they run already is no matter to an agent that finds them there
+	// after a crash. So the disk works while they are being prepared.
+	accepted := a.published()
 
 	resp := &pb.NodeAgentServiceStartInstanceResponse{}
 	for n, ad := range admitted {
@@ -51,7 +55,7 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 		resp.Instances = append(resp.Instances, rec)
 	}
 	resp.BootId, resp.Seq = a.bootID, a.facts.position()
-	if err := a.durable(ctx); err != nil {
+	if err := a.kept(ctx, accepted); err != nil {
 		a.giveUp(admitted)
 		return nil, err
 	}
@@ -299,7 +303,7 @@ func (a *Agent) cameBackLocked(id string, generation uint64) bool {
 func (a *Agent) stopLocked(id string, moved bool) admission {
 	if i := a.live[id]; i != nil {
 		// What somebody has asked to stop is stopped, whether it was started elsewhere since or not.
-		if context.Cause(i.ctx) != errStopped {
+		if !errors.Is(context.Cause(i.ctx), errStopped) {
 			i.moved = i.moved || moved
 		}
 		i.stop(errStopped)
