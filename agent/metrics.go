@@ -36,9 +36,9 @@ func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
 	}
 	health := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "wasmatrix_node_agent_health",
-		Help: "1 while this node's agent works, else 0.",
+		Help: "1 while this node's agent works and its disk takes its journal, else 0.",
 	}, func() float64 {
-		if a.healthy.Load() {
+		if a.healthy.Load() && (a.journal == nil || a.journal.Trouble() == nil) {
 			return 1
 		}
 		return 0

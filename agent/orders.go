@@ -30,6 +30,9 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 	if err != nil {
 		return nil, err
 	}
+	// That they were accepted is what has to be on disk: whether they run already is no matter to an agent that finds them there
+	// after a crash. So the disk works while they are being prepared.
+	accepted := a.published()
 
 	resp := &pb.NodeAgentServiceStartInstanceResponse{}
 	for n, ad := range admitted {
@@ -52,7 +55,7 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 		resp.Instances = append(resp.Instances, rec)
 	}
 	resp.BootId, resp.Seq = a.bootID, a.facts.position()
-	if err := a.durable(ctx); err != nil {
+	if err := a.kept(ctx, accepted); err != nil {
 		a.giveUp(admitted)
 		return nil, err
 	}

@@ -196,14 +196,22 @@ func number(b []byte) uint64 {
 	return binary.BigEndian.Uint64(b)
 }
 
-// durable waits until all that was published so far is in the journal, on disk.
-func (a *Agent) durable(ctx context.Context) error {
+// published returns the claim on all that was published so far.
+func (a *Agent) published() journal.Ticket {
 	if a.journal == nil {
-		return nil
+		return journal.Ticket{}
 	}
+	return a.journal.All()
+}
+
+// durable waits until all that was published so far is in the journal, on disk.
+func (a *Agent) durable(ctx context.Context) error { return a.kept(ctx, a.published()) }
+
+// kept waits until something that was published is in the journal, on disk.
+func (a *Agent) kept(ctx context.Context, claim journal.Ticket) error {
 	patient, cancel := context.WithTimeout(ctx, diskPatience)
 	defer cancel()
-	err := a.journal.All().Wait(patient)
+	err := claim.Wait(patient)
 	switch {
 	case err == nil:
 		return nil

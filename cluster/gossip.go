@@ -67,7 +67,7 @@ func (c *Cluster) hurry() (enough func()) {
 // livingOthers returns the other nodes that are alive, in random order.
 func (c *Cluster) livingOthers() []Member {
 	all := slices.DeleteFunc(c.Members(), func(m Member) bool { return m.NodeID == c.cfg.NodeID || m.State != stateAlive })
-	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] }) //nolint:gosec // it is no secret
 	return all
 }
 

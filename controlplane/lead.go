@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// At most so many agents are asked at once: all lists at the same time would be a stampede.
-	collectAtOnce = 32
+	// At most so many agents are asked at once: all lists at the same time would be a stampede. Most answer that they have
+	// nothing new, and what takes long is to connect to them.
+	collectAtOnce = 128
 	// How long one agent may take to answer with all that it has.
 	collectTimeout = 5 * time.Second
 	// How soon an agent that did not answer is asked again.
@@ -264,27 +265,19 @@ func (s *Server) collect(l *lead) {
 			<-copied
 		}
 	}()
-	answered := make(chan struct{}, 1) // a token is enough: the loop looks at all
-	for {
-		changed := s.cluster.Changed()
-		pending := 0
-		for _, m := range s.toAsk(l) {
-			pending++
-			if !l.beginAsking(m.NodeID) {
-				continue
-			}
-			ask := func() error {
-				s.ask(l, m)
-				select {
-				case answered <- struct{}{}:
-				default:
-				}
-				return nil
-			}
-			if !g.TryGo(ask) {
-				l.endAsking(m.NodeID)
-			}
+	answered := make(chan struct{}, 1) // a token is enough: the loop asks as many as there is room for
+	var (
+		changed <-chan struct{}
+		todo    []cluster.Member // of those that the last look found, those that were not asked yet
+		pending int              // how many it found
+	)
+	for look := true; ; {
+		if look || len(todo) == 0 { // not at each answer: with a thousand members, a look at all is no small thing
+			changed, look = s.cluster.Changed(), false
+			todo = s.toAsk(l)
+			pending = len(todo)
 		}
+		todo = s.askSome(l, &g, todo, answered)
 		var again <-chan time.Time
 		if pending > 0 {
 			again = time.After(collectAgain)
@@ -297,7 +290,9 @@ func (s *Server) collect(l *lead) {
 			copied = nil
 		case <-answered:
 		case <-changed:
+			look = true
 		case <-again:
+			look = true
 		case <-window.C:
 			if !asked {
 				copied, asked = s.collectCopies(l), true
@@ -306,6 +301,29 @@ func (s *Server) collect(l *lead) {
 			return
 		}
 	}
+}
+
+// askSome begins to ask as many members as may be asked at once, and returns those that are left. Each puts a token into
+// answered when it is done.
+func (s *Server) askSome(l *lead, g *errgroup.Group, todo []cluster.Member, answered chan<- struct{}) (left []cluster.Member) {
+	for n, m := range todo {
+		if !l.beginAsking(m.NodeID) {
+			continue
+		}
+		ask := func() error {
+			s.ask(l, m)
+			select {
+			case answered <- struct{}{}:
+			default:
+			}
+			return nil
+		}
+		if !g.TryGo(ask) {
+			l.endAsking(m.NodeID)
+			return todo[n:]
+		}
+	}
+	return nil
 }
 
 // toAsk returns the members that are there and have not answered yet. During recovery a node that

@@ -204,6 +204,9 @@ func TestDiskErrorIsToldAndOvercome(t *testing.T) {
 			if !errors.Is(err, c.err) || !strings.Contains(err.Error(), c.hint) || !strings.Contains(err.Error(), cfg.Dir) {
 				t.Fatalf("got %v", err)
 			}
+			if err := j.Trouble(); !errors.Is(err, c.err) {
+				t.Fatalf("its trouble is %v", err)
+			}
 			j.Remove("a", 0)
 			second := j.Put(record("c", 0, 1))
 			if err := second.Wait(t.Context()); !errors.Is(err, c.err) {
@@ -214,6 +217,9 @@ func TestDiskErrorIsToldAndOvercome(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			wait(t, first)
+			if err := j.Trouble(); err != nil {
+				t.Fatalf("after it was overcome, its trouble is %v", err)
+			}
 			if log.at(slog.LevelError) != 1 || log.at(slog.LevelInfo) != 1 {
 				t.Fatalf("logged %v", log.lines)
 			}

@@ -152,6 +152,13 @@ func (j *Journal) SetMeta(name string, value []byte) Ticket {
 	return j.set(key{kindMeta, name}, entry{frame: frame})
 }
 
+// Trouble returns why the disk did not take what was written last; nil if it did, and where nothing was written yet.
+func (j *Journal) Trouble() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.trouble
+}
+
 // All returns the claim on everything that was put so far.
 func (j *Journal) All() Ticket {
 	j.mu.Lock()
