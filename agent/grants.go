@@ -136,7 +136,7 @@ type denial struct {
 var _ capability.Observer = (*calls)(nil)
 
 func newCalls(a *Agent) *calls {
-	return &calls{
+	c := &calls{
 		agent:  a,
 		denied: map[string]map[string]*denial{},
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -154,6 +154,13 @@ func newCalls(a *Agent) *calls {
 			Help: "Messages that were dropped because a guest had not received the ones before.",
 		}),
 	}
+	for kind, operations := range capability.Operations() { // there from the start, so that nobody takes no call for no metric
+		for _, operation := range operations {
+			c.latency.WithLabelValues(kind, operation, capability.OK.String())
+			c.denials.WithLabelValues(operation)
+		}
+	}
+	return c
 }
 
 // Called implements [capability.Observer].

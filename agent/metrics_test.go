@@ -44,3 +44,23 @@ func TestMetricsTellWhatRanAndCrashed(t *testing.T) {
 		}
 	}
 }
+
+func TestMetricsOfCallsAreThereBeforeAnyCall(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	newHost(t, "a", nil, func(c *Config) { c.Registerer = reg })
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := map[string]int{}
+	for _, f := range families {
+		series[f.GetName()] = len(f.GetMetric())
+	}
+	for name, want := range map[string]int{
+		"wasmatrix_capability_invocation_latency_seconds": 13, "wasmatrix_capability_denied_total": 12, "wasmatrix_capability_messages_dropped_total": 1,
+	} {
+		if series[name] != want {
+			t.Errorf("%s has %d series, want %d", name, series[name], want)
+		}
+	}
+}

@@ -17,6 +17,15 @@ type Observer interface {
 	Dropped(c Caller)
 }
 
+// Operations lists what an [Observer] hears of, by the type of provider.
+func Operations() map[string][]string {
+	return map[string][]string{
+		TypeKV:        {"get", "exists", "set", "delete", "increment", "list"},
+		TypeHTTP:      {"request"},
+		TypeMessaging: {"publish", "request", "answer", "subscribe", "unsubscribe", "receive"},
+	}
+}
+
 // Session is what one instance may do and has open. Its guest calls it, one call at a time; grants may change
 // at any moment from elsewhere.
 type Session struct {
