@@ -95,17 +95,17 @@ func TestInstancesLandWhereTheirCapabilitiesCanBeReached(t *testing.T) {
 
 func TestProvidersRunWhereTheyMay(t *testing.T) {
 	s, _, c := leads(t)
-	labelled := aProvider("labelled", "http", "direct:")
-	labelled.Constraints = map[string]string{"node": "n2"}
+	labeled := aProvider("labeled", "http", "direct:")
+	labeled.Constraints = map[string]string{"node": "n2"}
 	bound := aProvider("bound", "kv", "memory:")
 	bound.NodeId = "n1"
-	withProviders(t, s, []string{"me", "n1", "n2"}, labelled, bound)
+	withProviders(t, s, []string{"me", "n1", "n2"}, labeled, bound)
 	for _, one := range []struct {
 		p    *pb.Provider
 		want []string
 	}{
 		{aProvider("any", "http", "direct:"), []string{"me", "n1", "n2"}},
-		{labelled, []string{"n2"}},
+		{labeled, []string{"n2"}},
 		{bound, []string{"n1"}},
 		{aProvider("kv", "kv", "raft:"), []string{"me"}}, // the only voter
 	} {
@@ -114,10 +114,10 @@ func TestProvidersRunWhereTheyMay(t *testing.T) {
 		}
 	}
 	c.members[2].State = "dead"
-	if got := s.placesOf(labelled); len(got) != 0 {
+	if got := s.placesOf(labeled); len(got) != 0 {
 		t.Errorf("its node is dead, and it runs on %v", namesOf(got))
 	}
-	if _, err := s.oneNodeFor(labelled, ""); rpc.CodeOf(err) != rpc.ProviderUnavailable {
+	if _, err := s.oneNodeFor(labeled, ""); rpc.CodeOf(err) != rpc.ProviderUnavailable {
 		t.Errorf("no node has its labels: %v", err)
 	}
 	if id, err := s.oneNodeFor(bound, "n1"); err != nil || id != "n1" {
