@@ -49,7 +49,7 @@ func (h *Host) Messaging(c capability.Call) (capability.Messaging, error) {
 		if err != nil {
 			return nil, err
 		}
-		return timedMessaging{engine.Messaging, e.def.Settings.Timeout}, nil
+		return boundedMessaging{engine.Messaging, bounded{e.def.Settings.Timeout, e.here.ctx}}, nil
 	}
 	return h.remote(e, c), nil
 }
@@ -80,7 +80,7 @@ func (h *Host) localKV(e *entry) (capability.KV, error) {
 			return nil, nil
 		}
 		if _, self := h.cfg.Keys.Leader(); self {
-			return timedKV{h.cfg.Keys.Store(e.def.ID), e.def.Settings.Timeout}, nil
+			return boundedKV{bounded{e.def.Settings.Timeout, h.life}, h.cfg.Keys.Store(e.def.ID)}, nil
 		}
 		return nil, nil
 	}
@@ -94,7 +94,7 @@ func (h *Host) localKV(e *entry) (capability.KV, error) {
 	if engine.Prompt {
 		return engine.KV, nil
 	}
-	return timedKV{engine.KV, e.def.Settings.Timeout}, nil
+	return boundedKV{bounded{e.def.Settings.Timeout, e.here.ctx}, engine.KV}, nil
 }
 
 // serving returns the engine of a provider of this node, also one that was not well when it was asked last: a call finds out
@@ -107,73 +107,88 @@ func (e *entry) serving() (Engine, error) {
 	return engine, nil
 }
 
-// timedKV bounds each call.
-type timedKV struct {
-	kv      capability.KV
+// bounded is what ends a call to a provider of this node: its time, and the end of the provider.
+type bounded struct {
 	timeout time.Duration
+	life    context.Context // the provider's
 }
 
-func (t timedKV) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, t.timeout)
+// begin returns the context of a call, and what makes the call's error the one that the guest is to see.
+func (b bounded) begin(ctx context.Context) (context.Context, func(*error)) {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	stop := context.AfterFunc(b.life, cancel)
+	return ctx, func(err *error) {
+		stop()
+		cancel()
+		if *err != nil && b.life.Err() != nil {
+			*err = capability.Errorf(capability.Unavailable, "the provider was stopped in mid-call; a write may have been done: %w", *err)
+		}
+	}
 }
 
-func (t timedKV) Get(ctx context.Context, bucket, key string) (capability.Entry, error) {
-	ctx, cancel := t.within(ctx)
-	defer cancel()
-	return t.kv.Get(ctx, bucket, key)
+// boundedKV bounds each call.
+type boundedKV struct {
+	bounded
+
+	kv capability.KV
 }
 
-func (t timedKV) Exists(ctx context.Context, bucket, key string) (uint64, bool, error) {
-	ctx, cancel := t.within(ctx)
-	defer cancel()
-	return t.kv.Exists(ctx, bucket, key)
+func (b boundedKV) Get(ctx context.Context, bucket, key string) (_ capability.Entry, err error) {
+	ctx, end := b.begin(ctx)
+	defer end(&err)
+	return b.kv.Get(ctx, bucket, key)
 }
 
-func (t timedKV) Set(ctx context.Context, bucket, key string, value []byte, o capability.SetOptions) (uint64, error) {
-	ctx, cancel := t.within(ctx)
-	defer cancel()
-	return t.kv.Set(ctx, bucket, key, value, o)
+func (b boundedKV) Exists(ctx context.Context, bucket, key string) (_ uint64, _ bool, err error) {
+	ctx, end := b.begin(ctx)
+	defer end(&err)
+	return b.kv.Exists(ctx, bucket, key)
 }
 
-func (t timedKV) Delete(ctx context.Context, bucket, key string, ifRevision *uint64) (bool, error) {
-	ctx, cancel := t.within(ctx)
-	defer cancel()
-	return t.kv.Delete(ctx, bucket, key, ifRevision)
+func (b boundedKV) Set(ctx context.Context, bucket, key string, value []byte, o capability.SetOptions) (_ uint64, err error) {
+	ctx, end := b.begin(ctx)
+	defer end(&err)
+	return b.kv.Set(ctx, bucket, key, value, o)
 }
 
-func (t timedKV) Increment(ctx context.Context, bucket, key string, by int64) (int64, error) {
-	ctx, cancel := t.within(ctx)
-	defer cancel()
-	return t.kv.Increment(ctx, bucket, key, by)
+func (b boundedKV) Delete(ctx context.Context, bucket, key string, ifRevision *uint64) (_ bool, err error) {
+	ctx, end := b.begin(ctx)
+	defer end(&err)
+	return b.kv.Delete(ctx, bucket, key, ifRevision)
 }
 
-func (t timedKV) List(ctx context.Context, bucket, prefix, after string, limit int) ([]string, bool, error) {
-	ctx, cancel := t.within(ctx)
-	defer cancel()
-	return t.kv.List(ctx, bucket, prefix, after, limit)
+func (b boundedKV) Increment(ctx context.Context, bucket, key string, by int64) (_ int64, err error) {
+	ctx, end := b.begin(ctx)
+	defer end(&err)
+	return b.kv.Increment(ctx, bucket, key, by)
 }
 
-// timedMessaging bounds each call but a request, which brings its own time.
-type timedMessaging struct {
+func (b boundedKV) List(ctx context.Context, bucket, prefix, after string, limit int) (_ []string, _ bool, err error) {
+	ctx, end := b.begin(ctx)
+	defer end(&err)
+	return b.kv.List(ctx, bucket, prefix, after, limit)
+}
+
+// boundedMessaging bounds each call but a request, which brings its own time.
+type boundedMessaging struct {
 	capability.Messaging
-
-	timeout time.Duration
+	bounded
 }
 
-func (t timedMessaging) Publish(ctx context.Context, subject string, data []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
-	defer cancel()
-	return t.Messaging.Publish(ctx, subject, data)
+func (b boundedMessaging) Publish(ctx context.Context, subject string, data []byte) (err error) {
+	ctx, end := b.begin(ctx)
+	defer end(&err)
+	return b.Messaging.Publish(ctx, subject, data)
 }
 
-func (t timedMessaging) Reply(ctx context.Context, to string, data []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
-	defer cancel()
-	return t.Messaging.Reply(ctx, to, data)
+func (b boundedMessaging) Reply(ctx context.Context, to string, data []byte) (err error) {
+	ctx, end := b.begin(ctx)
+	defer end(&err)
+	return b.Messaging.Reply(ctx, to, data)
 }
 
-func (t timedMessaging) Subscribe(ctx context.Context, subject, queue string, deliver func(capability.Message)) (capability.Subscription, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
-	defer cancel()
-	return t.Messaging.Subscribe(ctx, subject, queue, deliver)
+func (b boundedMessaging) Subscribe(ctx context.Context, subject, queue string, deliver func(capability.Message)) (_ capability.Subscription, err error) {
+	ctx, end := b.begin(ctx)
+	defer end(&err)
+	return b.Messaging.Subscribe(ctx, subject, queue, deliver)
 }

@@ -161,3 +161,35 @@ func TestProvidersAreRememberedOverARestart(t *testing.T) {
 	err = look(t, c.session("cache", "kv", "kv:read"))
 	wantStatus(t, err, capability.OK)
 }
+
+// TestProviderStoppedInMidCall: the guest is told at once, and what else runs on the node goes on.
+func TestProviderStoppedInMidCall(t *testing.T) {
+	a := newSite(t, "a", nil)
+	slow := &slowKV{let: make(chan struct{})}
+	open := a.cfg.Open
+	a.cfg.Open = func(ctx context.Context, d Definition) (Engine, error) {
+		e, err := open(ctx, d)
+		if d.ID == "slow" {
+			slow.KV, e.KV, e.Prompt = e.KV, slow, false
+		}
+		return e, err
+	}
+	both := []*pb.Provider{running("slow", "kv", "memory:", "timeout", "1m"), running("cache", "kv", "memory:")}
+	a.Set(told(1, both, a))
+	done := make(chan error, 1)
+	go func() {
+		_, err := a.session("slow", "kv", "kv:read", "kv:write").Increment(t.Context(), "slow", "", "n", 1)
+		done <- err
+	}()
+	within(t, 5*time.Second, "the call to be under way", func() error { return unequal("calls", slow.asked.Load(), 1) })
+	stopped := proto.CloneOf(both[0])
+	stopped.State = pb.ProviderState_PROVIDER_STATE_STOPPED
+	a.Set(told(2, []*pb.Provider{stopped, both[1]}, a))
+	select {
+	case err := <-done:
+		wantStatus(t, err, capability.Unavailable)
+	case <-time.After(10 * time.Second):
+		t.Fatal("the guest waits, and its provider is stopped")
+	}
+	wantStatus(t, look(t, a.session("cache", "kv", "kv:read")), capability.OK)
+}
