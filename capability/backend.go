@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -117,32 +118,27 @@ func urlsOf(backend string) []string {
 	return parts
 }
 
-// Redact returns a URL without what may be secret in it: a password, a user that stands alone, as a token does, and
-// the query. What can't be read as a URL is hidden whole.
+// plainUser is a user's name that can't be anything else, and what follows it.
+var plainUser = regexp.MustCompile(`^([A-Za-z0-9_.-]*):[^@]*$`)
+
+// Redact returns a backend without what may be secret in it: passwords, a user that stands alone, as a token does, and
+// queries. It does not trust what somebody has typed to be a URL: all before the last @ is hidden but a plain user's name.
 func Redact(backend string) string {
-	parts := strings.Split(backend, ",")
-	if slices.ContainsFunc(parts[1:], func(p string) bool { return strings.Contains(p, "@") && !strings.Contains(p, "://") }) {
-		// A comma in a password, or a user who is named behind one: who can tell?
-		scheme, _, _ := strings.Cut(backend, "://")
-		return scheme + "://xxxxx" + backend[strings.LastIndex(backend, "@"):]
+	scheme, rest, isURL := strings.Cut(backend, "://")
+	if !isURL {
+		return backend // raft: and the like, or what is refused as none
 	}
-	var shown []string
-	for _, part := range urlsOf(backend) {
-		u, err := url.Parse(part)
-		if err != nil {
-			return "(hidden: not a URL)"
+	shown := scheme + "://"
+	if at := strings.LastIndex(rest, "@"); at >= 0 {
+		user := "xxxxx"
+		if m := plainUser.FindStringSubmatch(rest[:at]); m != nil {
+			user = m[1] + ":xxxxx"
 		}
-		if u.User != nil {
-			if _, withPassword := u.User.Password(); withPassword {
-				u.User = url.UserPassword(u.User.Username(), "xxxxx")
-			} else {
-				u.User = url.User("xxxxx")
-			}
-		}
-		if u.RawQuery != "" {
-			u.RawQuery = "xxxxx"
-		}
-		shown = append(shown, u.String())
+		shown += user + "@"
+		rest = rest[at+1:]
 	}
-	return strings.Join(shown, ",")
+	if query := strings.IndexAny(rest, "?#"); query >= 0 {
+		rest = rest[:query] + "?xxxxx"
+	}
+	return shown + rest
 }
