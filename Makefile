@@ -73,10 +73,10 @@ setup: ## install what the tests need and the machine lacks
 test: test-unit test-e2e ## run all tests with the race detector
 
 test-unit: setup ## run all tests but the end-to-end ones
-	go test -race -timeout 6m -p 4 $$(go list ./... | grep -v -e '/e2e$$' -e '/e2e/')
+	go test -race -timeout 6m -p 3 $$(go list ./... | grep -v -e '/e2e$$' -e '/e2e/')
 
 test-e2e: setup ## run real clusters on loopback
-	go test -race -timeout 8m -count=1 -p 1 -parallel 5 $(E2E)
+	go test -race -timeout 8m -count=1 -p 1 -parallel 4 $(E2E)
 
 chaos: setup ## break a real cluster at random for CHAOS_ROUNDS rounds and look for what is lost or double
 	go test -timeout 0 -count=1 -v -run 'Storm' ./e2e/chaos -chaos.rounds $(CHAOS_ROUNDS) -chaos.seed $(CHAOS_SEED) $(CHAOS_FLAGS)

@@ -161,7 +161,8 @@ func (g *Group) membersView(s *seat) []memberView {
 			last := s.raft.LastIndex()
 			they, err := g.ask(s, keeper, m.ID)
 			m.Answers = err == nil
-			m.UpToDate = err == nil && they.LastIndex+upToDate >= last
+			// One that does not know of the newest voters would refuse to vote for them.
+			m.UpToDate = err == nil && they.LastIndex+upToDate >= last && they.LastIndex >= f.Index()
 		}
 		view = append(view, *m)
 	}

@@ -220,6 +220,10 @@ func (c *cluster) settled(nodes ...*node) {
 			if !found {
 				return fmt.Sprintf("%v vote, and not %s", have, n.id)
 			}
+			// Raft refuses its vote to a node that it does not know as a voter: until all know, a death may leave no leader.
+			if s := n.current(); s == nil || len(votersOf(s.raft)) != len(have) {
+				return fmt.Sprintf("%s does not know yet who votes", n.id)
+			}
 		}
 		return ""
 	})
