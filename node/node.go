@@ -134,7 +134,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		return n, err
 	}
 	n.providers = provider.New(provider.Config{
-		Keys:   keys{n.replicas},
+		Keys: keys{n.replicas}, Registerer: n.metrics,
 		NodeID: id, NodeName: cfg.NodeName, Path: filepath.Join(cfg.DataDir, "providers"), Log: log,
 		Open: provider.Engines{NodeName: cfg.NodeName, Messages: n.messages.wait, Log: log}.Open,
 	}, n.peers)

@@ -49,7 +49,7 @@ func (h *Host) Messaging(c capability.Call) (capability.Messaging, error) {
 		if err != nil {
 			return nil, err
 		}
-		return boundedMessaging{engine.Messaging, bounded{e.def.Settings.Timeout, e.here.ctx}}, nil
+		return localMessaging{boundedMessaging{engine.Messaging, bounded{e.def.Settings.Timeout, e.here.ctx}}, h, e, c}, nil
 	}
 	return h.remote(e, c), nil
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wasmatrix/wasmatrix/capability"
@@ -29,6 +30,8 @@ type Config struct {
 	// Keys replicates keys and values over the voters; nil where this node has no part in that.
 	Keys Keys
 	Log  *slog.Logger
+	// Registerer takes the metrics; nil for nobody.
+	Registerer prometheus.Registerer
 }
 
 // Definition is how a provider is to be.
@@ -69,6 +72,8 @@ type Host struct {
 	life  context.Context // ends with Close
 	end   context.CancelFunc
 
+	dropped prometheus.Counter // messages that another node did not take in time
+
 	named atomic.Pointer[string] // the node that serves replicated keys, as another one said last
 
 	setting sync.Mutex // held while a new table is taken over; guards table
@@ -93,13 +98,21 @@ func New(cfg Config, peers *rpc.Peers) *Host {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{cfg: cfg, peers: peers, entries: map[string]*entry{}}
+	h := &Host{cfg: cfg, peers: peers, entries: map[string]*entry{}, dropped: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "wasmatrix_capability_relay_dropped_total",
+		Help: "Messages that were dropped because the node of the guest had not taken the ones before.",
+	})}
 	h.life, h.end = context.WithCancel(context.Background())
 	return h
 }
 
 // Start runs what the node was told last, before it was restarted.
 func (h *Host) Start() error {
+	if h.cfg.Registerer != nil {
+		if err := h.cfg.Registerer.Register(h.dropped); err != nil {
+			return err
+		}
+	}
 	if h.cfg.Path == "" {
 		return nil
 	}

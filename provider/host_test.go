@@ -193,3 +193,38 @@ func TestProviderStoppedInMidCall(t *testing.T) {
 	}
 	wantStatus(t, look(t, a.session("cache", "kv", "kv:read")), capability.OK)
 }
+
+// TestSubscriptionsOutliveTheirEngine: a provider is stopped and started, or changed, without touching instances.
+func TestSubscriptionsOutliveTheirEngine(t *testing.T) {
+	for _, at := range []string{"this node", "another node"} {
+		t.Run(at, func(t *testing.T) {
+			a, b := newSite(t, "a", nil), newSite(t, "b", nil)
+			runs := a
+			if at == "another node" {
+				runs = b
+			}
+			news := running("news", "messaging", "embedded:")
+			tell(1, []*pb.Provider{news}, []*site{runs}, a, b)
+			s := a.session("news", "messaging", "msg:subscribe:x", "msg:publish:x")
+			if _, err := s.Subscribe(t.Context(), "news", "x", false); err != nil {
+				t.Fatal(err)
+			}
+			hears := func() error {
+				if err := s.Publish(t.Context(), "news", "x", []byte("there?")); err != nil {
+					return err
+				}
+				_, _, err := s.Receive(t.Context(), 0, 50*time.Millisecond)
+				return err
+			}
+			within(t, 10*time.Second, "a message", hears)
+			stopped := proto.CloneOf(news)
+			stopped.State = pb.ProviderState_PROVIDER_STATE_STOPPED
+			tell(2, []*pb.Provider{stopped}, []*site{runs}, a, b)
+			wantStatus(t, s.Publish(t.Context(), "news", "x", nil), capability.Unavailable)
+			tell(3, []*pb.Provider{news}, []*site{runs}, a, b)
+			within(t, 10*time.Second, "a message after the stop", hears)
+			tell(4, []*pb.Provider{running("news", "messaging", "embedded:", "timeout", "2s")}, []*site{runs}, a, b)
+			within(t, 10*time.Second, "a message after the change", hears)
+		})
+	}
+}

@@ -198,12 +198,14 @@ func (h *Host) Subscribe(req *pb.SubscribeCapabilityRequest, stream grpc.ServerS
 	if err != nil {
 		return toWire(err)
 	}
+	local, _ := m.(localMessaging) // which all of this node are
 	// What the other node does not take in time is dropped here, as its guest's inbox would.
 	waiting := make(chan capability.Message, relayBuffer)
 	sub, err := m.Subscribe(stream.Context(), req.GetSubject(), req.GetQueue(), func(m capability.Message) {
 		select {
 		case waiting <- m:
 		default:
+			h.dropped.Inc()
 		}
 	})
 	if err != nil {
@@ -221,8 +223,8 @@ func (h *Host) Subscribe(req *pb.SubscribeCapabilityRequest, stream grpc.ServerS
 			}
 		case <-stream.Context().Done():
 			return context.Cause(stream.Context())
-		case <-h.life.Done():
-			return toWire(capability.Errorf(capability.Unavailable, "node %s is about to leave", h.cfg.NodeName))
+		case <-local.life.Done(): // the other node subscribes again, here or elsewhere
+			return toWire(capability.Errorf(capability.Unavailable, "node %s no longer runs the provider as it did", h.cfg.NodeName))
 		}
 	}
 }
