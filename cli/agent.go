@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/wasmatrix/wasmatrix/logging"
 	"github.com/wasmatrix/wasmatrix/node"
 )
 
@@ -63,10 +63,11 @@ func agentCommand(build Build) *cli.Command {
 			if _, err := exactly(c); err != nil {
 				return err
 			}
-			log, err := logger(c, c.App.ErrWriter)
+			log, err := newLog(c)
 			if err != nil {
 				return err
 			}
+			defer log.Level.Close()
 			cfg, err := agentConfig(c, build, log)
 			if err != nil {
 				return err
@@ -95,7 +96,7 @@ func lossGrace(c *cli.Context) time.Duration {
 }
 
 // agentConfig reads the flags of a node.
-func agentConfig(c *cli.Context, build Build, log *slog.Logger) (node.Config, error) {
+func agentConfig(c *cli.Context, build Build, log *logging.Log) (node.Config, error) {
 	cfg := node.Config{
 		NodeName:         c.String("name"),
 		DataDir:          c.String("data-dir"),
@@ -115,12 +116,12 @@ func agentConfig(c *cli.Context, build Build, log *slog.Logger) (node.Config, er
 		NodeLossGrace:    lossGrace(c),
 		DrainTimeout:     c.Duration("drain-timeout"),
 		Version:          build.Version,
-		Log:              log,
+		Log:              log.Logger(),
 	}
 	if os.Getenv("GOMAXPROCS") == "" { // else the operator has decided
 		cfg.SpareProcessors = spareProcessors
 	}
-	cfg.Ready = func(info node.Info) { tellNext(log, cfg, info) }
+	cfg.Ready = func(info node.Info) { tellNext(cfg.Log, cfg, info) }
 	cfg.Etcd.Endpoints = splitCommas(c.StringSlice("etcd-endpoints"))
 	cfg.Etcd.User, cfg.Etcd.PasswordFile = c.String("etcd-user"), c.String("etcd-password-file")
 	cfg.Etcd.CAFile, cfg.Etcd.CertFile, cfg.Etcd.KeyFile = c.String("etcd-ca-file"), c.String("etcd-cert-file"), c.String("etcd-key-file")
@@ -168,22 +169,6 @@ func dataDir() (string, error) {
 		return "", err
 	}
 	return filepath.Join(home, ".local", "share", "wasmatrix"), nil
-}
-
-func logger(c *cli.Context, w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return nil, usagef(c, "--log-level %q: want debug, info, warn or error", c.String("log-level"))
-	}
-	options := &slog.HandlerOptions{Level: level}
-	switch format := c.String("log-format"); format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
-	default:
-		return nil, usagef(c, "--log-format %q: want text or json", format)
-	}
 }
 
 // tellNext says where the node is, and what to type next.

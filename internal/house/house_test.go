@@ -29,11 +29,11 @@ type room struct {
 // call each other are joined by an interface that the lower one declares.
 var rooms = map[string]room{
 	".":            {[]string{"cli"}, "main starts the command line and nothing else"},
-	"cli":          {[]string{"node", "api", "capability", "rpc", "proto"}, "commands are calls, save for `agent`, which runs a node"},
-	"node":         {[]string{"web", "operator", "controlplane", "mirror", "agent", "provider", "capability", "cluster", "raftfsm", "modulestore", "runtime", "fact", "rpc", "api", "proto"}, "it builds a node out of all parts, and only it knows them all"},
+	"cli":          {[]string{"node", "api", "capability", "logging", "rpc", "proto"}, "commands are calls, save for `agent`, which runs a node"},
+	"node":         {[]string{"web", "operator", "controlplane", "mirror", "agent", "provider", "capability", "cluster", "raftfsm", "modulestore", "runtime", "fact", "logging", "rpc", "api", "proto"}, "it builds a node out of all parts, and only it knows them all"},
 	"web":          {[]string{"api", "rpc", "proto"}, "it shows what the control plane answers, and takes that as an interface"},
 	"api":          {[]string{"rpc", "proto"}, "it turns wire messages and errors into the contract's JSON, for command line and web alike"},
-	"operator":     {[]string{"cluster", "raftfsm", "rpc", "proto"}, "a person changes the quorum, and never what runs"},
+	"operator":     {[]string{"cluster", "raftfsm", "logging", "rpc", "proto"}, "a person looks into nodes and changes the quorum, and never what runs"},
 	"controlplane": {[]string{"fact", "capability", "cluster", "raftfsm", "rpc", "proto"}, "it leads through messages: an agent is on the other end of a connection, also when it is on this node"},
 	"mirror":       {[]string{"capability", "cluster", "raftfsm", "proto"}, "it copies what the cluster knows of itself, and nothing is ever read back"},
 	"agent":        {[]string{"runtime", "capability", "modulestore", "journal", "fact", "rpc", "proto"}, "it runs guests whoever leads, so it knows nothing of Raft or gossip"},
@@ -45,6 +45,7 @@ var rooms = map[string]room{
 	"journal":      {[]string{"proto"}, "it keeps records that others make, and decides nothing by them"},
 	"raftfsm":      {[]string{"proto"}, "what every voter applies alike must depend on nothing that differs between them"},
 	"fact":         {[]string{"proto"}, "pure data: no clock, no I/O, no goroutine"},
+	"logging":      {nil, "it writes and keeps lines, whoever wrote them"},
 	"rpc":          {[]string{"proto"}, "it carries messages and knows none of their meanings"},
 	"proto":        {nil, "the wire depends on nobody"},
 
