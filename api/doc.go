@@ -5,5 +5,5 @@
 // line and HTTP both print these structs, so the two cannot drift apart. Lists and maps are never
 // null, a time that has not come yet is, and words are in lower case.
 //
-// It reads no input: what users send travels as wire messages.
+// It reads no input but a few words: what users send travels as wire messages.
 package api

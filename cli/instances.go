@@ -2,8 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"io"
+	"math"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -25,55 +24,76 @@ func psCommand() *cli.Command {
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also those that have ended", DisableDefaultText: true, EnvVars: env("all")},
 			&cli.StringFlag{Name: "name", Usage: "only those of this `NAME`", EnvVars: env("name")},
 			&cli.StringFlag{Name: "node", Usage: "only those on this `NODE`, by name or id", EnvVars: env("node")},
+			&cli.StringFlag{Name: "filter", Usage: "only those with this `TEXT` in their id, name, module hash, node's name or last error, in any case", EnvVars: env("filter")},
+			&cli.StringSliceFlag{Name: "status", Usage: "only those that are `STATUS`, ended or not: " + strings.Join(api.Statuses(), ", ") + "; repeatable, or with commas", EnvVars: env("status")},
+			&cli.StringFlag{Name: "sort", Value: "created", Usage: "order them by this `KEY`: " + strings.Join(api.Sorts(), ", "), EnvVars: env("sort")},
+			&cli.BoolFlag{Name: "reverse", Aliases: []string{"r"}, Usage: "in the opposite order", DisableDefaultText: true, EnvVars: env("reverse")},
+			&cli.UintFlag{Name: "limit", Usage: "show the first `N` only; 0 shows all", EnvVars: env("limit")},
 		),
 		Action: asClient(func(ctx context.Context, c *client) error {
 			if _, err := exactly(c.Context); err != nil {
 				return err
 			}
-			list, err := c.list(ctx, &pb.ListInstancesRequest{All: c.Bool("all"), Name: c.String("name"), Node: c.String("node")})
+			req, err := listRequest(c.Context)
 			if err != nil {
 				return err
 			}
-			return printInstances(c.out(), c.json, api.FromInstances(list))
+			list, err := c.list(ctx, req)
+			if err != nil {
+				return err
+			}
+			if rest := list.Total - len(list.Instances); rest > 0 {
+				c.note("%d more are not shown (--limit %d)", rest, req.GetLimit())
+			}
+			return printInstances(c.out(), c.json, api.FromInstances(list.Instances))
 		}),
 	}
 }
 
-// list returns the instances from all pages, and notes when some may be missing.
-func (c *client) list(ctx context.Context, req *pb.ListInstancesRequest) ([]*pb.Instance, error) {
+// listRequest is what a command line of ps asks for.
+func listRequest(c *cli.Context) (*pb.ListInstancesRequest, error) {
+	req := &pb.ListInstancesRequest{
+		All: c.Bool("all"), Name: c.String("name"), Node: c.String("node"), Filter: c.String("filter"), Descending: c.Bool("reverse"),
+	}
+	for _, word := range splitCommas(c.StringSlice("status")) {
+		status, ok := api.StatusNamed(word)
+		if !ok {
+			return nil, usagef(c, "--status %q: want %s", word, strings.Join(api.Statuses(), ", "))
+		}
+		req.Statuses = append(req.Statuses, status)
+	}
+	req.All = req.All || len(req.Statuses) > 0 // an older leader knows no statuses
+	if key := c.String("sort"); key != "" {    // empty: its environment variable is set to nothing
+		sort, ok := api.SortNamed(key)
+		if !ok {
+			return nil, usagef(c, "--sort %q: want %s", key, strings.Join(api.Sorts(), ", "))
+		}
+		req.Sort = sort
+	}
+	if limit := c.Uint("limit"); limit <= math.MaxUint32 { // beyond that it is none
+		req.Limit = uint32(limit)
+	}
+	return req, nil
+}
+
+// list returns the instances that are asked for, and notes when some may be missing.
+func (c *client) list(ctx context.Context, req *pb.ListInstancesRequest) (list *api.List, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	var (
-		found      []*pb.Instance
-		missing    []string
-		recovering bool
-	)
-	err := rpc.Retry(ctx, func(ctx context.Context) error {
-		found, missing, recovering = nil, nil, false
+	err = rpc.Retry(ctx, func(ctx context.Context) error {
 		stream, err := c.control.ListInstances(ctx, req)
-		if err != nil {
-			return err
+		if err == nil {
+			list, err = api.ReadList(req, stream)
 		}
-		for {
-			page, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			found = append(found, page.GetInstances()...)
-			missing = append(missing, page.GetMissingNodes()...)
-			recovering = recovering || page.GetRecovering()
-		}
+		return err
 	})
-	if err == nil && recovering {
+	if err == nil && list.Recovering {
 		c.note("the leader is new and still asks the nodes what they run: something may be missing")
 	}
-	if err == nil && len(missing) > 0 {
-		c.note("no answer from %s: what is listed there may be out of date, and something may be missing", strings.Join(missing, ", "))
+	if err == nil && len(list.Missing) > 0 {
+		c.note("no answer from %s: what is listed there may be out of date, and something may be missing", strings.Join(list.Missing, ", "))
 	}
-	return found, err
+	return list, err
 }
 
 func inspectCommand() *cli.Command {

@@ -75,9 +75,8 @@ func (s *Server) moduleUses() map[string]*moduleUse {
 // whoReferences names a few of the instances that reference a module, the live ones first.
 func (s *Server) whoReferences(hash string) string {
 	const most = 3
-	found := slices.DeleteFunc(s.view.list(&pb.ListInstancesRequest{All: true}, ""), func(i *pb.Instance) bool {
-		return i.GetSpec().GetModuleHash() != hash
-	})
+	found, _ := s.view.list(&pb.ListInstancesRequest{All: true}, "")
+	found = slices.DeleteFunc(found, func(i *pb.Instance) bool { return i.GetSpec().GetModuleHash() != hash })
 	slices.SortStableFunc(found, func(a, b *pb.Instance) int {
 		switch {
 		case fact.Live(a.GetStatus()) == fact.Live(b.GetStatus()):

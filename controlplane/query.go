@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/wasmatrix/wasmatrix/cluster"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
@@ -39,7 +41,7 @@ func (s *Server) QueryInstance(ctx context.Context, req *pb.QueryInstanceRequest
 	return &pb.QueryInstanceResponse{Instance: s.durable([]*pb.Instance{i})[0]}, nil
 }
 
-// ListInstances streams instances, oldest first. The first page is there even if it is empty.
+// ListInstances streams the instances that are asked for. The first message is there even if it is empty.
 func (s *Server) ListInstances(req *pb.ListInstancesRequest, stream pb.ControlPlaneService_ListInstancesServer) error {
 	l, err := s.leading()
 	if err != nil {
@@ -51,8 +53,9 @@ func (s *Server) ListInstances(req *pb.ListInstancesRequest, stream pb.ControlPl
 			return err
 		}
 	}
-	first := &pb.ListInstancesResponse{Recovering: l.recovering(), MissingNodes: s.missing(l)}
-	found := s.durable(s.view.list(req, nodeID))
+	found, total := s.view.list(req, nodeID)
+	found = s.durable(found)
+	first := &pb.ListInstancesResponse{Recovering: l.recovering(), MissingNodes: s.missing(l), Total: proto.Uint32(uint32(total))}
 	first.Instances = found[:min(pageSize, len(found))]
 	if err := stream.Send(first); err != nil {
 		return err

@@ -3,7 +3,6 @@ package controlplane
 import (
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -261,33 +260,33 @@ func (v *view) resolveAll(ref string) ([]*pb.Instance, error) {
 	return v.index.ResolveAll(ref)
 }
 
-// list returns the records that a request asks for, oldest first. nodeID is the id that the
+// list returns the page of records that a request asks for, and how many there are on all pages. nodeID is the id that the
 // request's node stands for, if it names one.
-func (v *view) list(req *pb.ListInstancesRequest, nodeID string) []*pb.Instance {
+func (v *view) list(req *pb.ListInstancesRequest, nodeID string) (page []*pb.Instance, total int) {
+	found := v.find(req.GetName(), nodeID)
+	if req.GetNode() != "" { // what is moving there is shown where it is
+		found = slices.DeleteFunc(found, func(i *pb.Instance) bool { return i.GetNodeId() != nodeID })
+	}
+	return fact.Select(found, req)
+}
+
+// find returns the records of a name, of a node, or all, as users see them.
+func (v *view) find(name, nodeID string) (found []*pb.Instance) {
 	v.mu.RLock()
-	var found []*pb.Instance
+	defer v.mu.RUnlock()
 	switch {
-	case req.GetName() != "":
-		found = v.index.Named(req.GetName())
-	case req.GetNode() != "":
+	case name != "":
+		found = v.index.Named(name)
+	case nodeID != "":
 		found = v.index.OnNode(nodeID)
 	default:
 		found = v.index.All()
 	}
-	for n, i := range found {
-		found[n] = v.shownLocked(i)
-	}
-	v.mu.RUnlock()
-
-	found = slices.DeleteFunc(found, func(i *pb.Instance) bool {
-		return (!req.GetAll() && !fact.Live(i.GetStatus())) || (req.GetNode() != "" && i.GetNodeId() != nodeID)
-	})
-	slices.SortFunc(found, func(a, b *pb.Instance) int {
-		if c := a.GetCreatedAt().AsTime().Compare(b.GetCreatedAt().AsTime()); c != 0 {
-			return c
+	if len(v.behind) > 0 {
+		for n, i := range found {
+			found[n] = v.shownLocked(i)
 		}
-		return strings.Compare(a.GetInstanceId(), b.GetInstanceId())
-	})
+	}
 	return found
 }
 

@@ -64,6 +64,13 @@ func TestInstancesAreRunSeenAndStoppedFromAnyNode(t *testing.T) {
 		if all := ask.PS("-a"); len(all) != 8 {
 			t.Errorf("%s lists %d with -a, want 8", ask.Name, len(all))
 		}
+		var names []string
+		for _, i := range ask.PS("--filter", "FROM-N", "--status", "stopped,crashed", "--sort", "name", "--reverse", "--limit", "3") {
+			names = append(names, i.Name)
+		}
+		if want := []string{"from-n2", "from-n2", "from-n1"}; !slices.Equal(names, want) {
+			t.Errorf("the first page on %s is %v, want %v", ask.Name, names, want)
+		}
 	}
 	if ended := last.Inspect(stopped[0].InstanceID); ended.Status != "stopped" || ended.FinishedAt == nil {
 		t.Errorf("the stopped instance is %+v", ended)

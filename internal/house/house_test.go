@@ -32,7 +32,7 @@ var rooms = map[string]room{
 	"cli":          {[]string{"node", "api", "capability", "logging", "rpc", "proto"}, "commands are calls, save for `agent`, which runs a node"},
 	"node":         {[]string{"web", "operator", "controlplane", "mirror", "agent", "provider", "capability", "cluster", "raftfsm", "modulestore", "runtime", "fact", "logging", "rpc", "api", "proto"}, "it builds a node out of all parts, and only it knows them all"},
 	"web":          {[]string{"api", "rpc", "proto"}, "it shows what the control plane answers, and takes that as an interface"},
-	"api":          {[]string{"rpc", "proto"}, "it turns wire messages and errors into the contract's JSON, for command line and web alike"},
+	"api":          {[]string{"fact", "rpc", "proto"}, "it turns wire messages and errors into the contract's JSON, for command line and web alike"},
 	"operator":     {[]string{"cluster", "raftfsm", "logging", "rpc", "proto"}, "a person looks into nodes and changes the quorum, and never what runs"},
 	"controlplane": {[]string{"fact", "capability", "cluster", "raftfsm", "rpc", "proto"}, "it leads through messages: an agent is on the other end of a connection, also when it is on this node"},
 	"mirror":       {[]string{"capability", "cluster", "raftfsm", "proto"}, "it copies what the cluster knows of itself, and nothing is ever read back"},

@@ -23,6 +23,79 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// InstanceSort is what instances are ordered by.
+type InstanceSort int32
+
+const (
+	// By creation, the oldest first.
+	InstanceSort_INSTANCE_SORT_UNSPECIFIED InstanceSort = 0
+	InstanceSort_INSTANCE_SORT_CREATED     InstanceSort = 1
+	InstanceSort_INSTANCE_SORT_NAME        InstanceSort = 2
+	// In the order of InstanceStatus.
+	InstanceSort_INSTANCE_SORT_STATUS InstanceSort = 3
+	// By the node's name.
+	InstanceSort_INSTANCE_SORT_NODE InstanceSort = 4
+	// What never ran comes first.
+	InstanceSort_INSTANCE_SORT_STARTED  InstanceSort = 5
+	InstanceSort_INSTANCE_SORT_RESTARTS InstanceSort = 6
+	// By the memory limit.
+	InstanceSort_INSTANCE_SORT_MEMORY InstanceSort = 7
+	InstanceSort_INSTANCE_SORT_MODULE InstanceSort = 8
+)
+
+// Enum value maps for InstanceSort.
+var (
+	InstanceSort_name = map[int32]string{
+		0: "INSTANCE_SORT_UNSPECIFIED",
+		1: "INSTANCE_SORT_CREATED",
+		2: "INSTANCE_SORT_NAME",
+		3: "INSTANCE_SORT_STATUS",
+		4: "INSTANCE_SORT_NODE",
+		5: "INSTANCE_SORT_STARTED",
+		6: "INSTANCE_SORT_RESTARTS",
+		7: "INSTANCE_SORT_MEMORY",
+		8: "INSTANCE_SORT_MODULE",
+	}
+	InstanceSort_value = map[string]int32{
+		"INSTANCE_SORT_UNSPECIFIED": 0,
+		"INSTANCE_SORT_CREATED":     1,
+		"INSTANCE_SORT_NAME":        2,
+		"INSTANCE_SORT_STATUS":      3,
+		"INSTANCE_SORT_NODE":        4,
+		"INSTANCE_SORT_STARTED":     5,
+		"INSTANCE_SORT_RESTARTS":    6,
+		"INSTANCE_SORT_MEMORY":      7,
+		"INSTANCE_SORT_MODULE":      8,
+	}
+)
+
+func (x InstanceSort) Enum() *InstanceSort {
+	p := new(InstanceSort)
+	*p = x
+	return p
+}
+
+func (x InstanceSort) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (InstanceSort) Descriptor() protoreflect.EnumDescriptor {
+	return file_wasmatrix_v1_control_plane_proto_enumTypes[0].Descriptor()
+}
+
+func (InstanceSort) Type() protoreflect.EnumType {
+	return &file_wasmatrix_v1_control_plane_proto_enumTypes[0]
+}
+
+func (x InstanceSort) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use InstanceSort.Descriptor instead.
+func (InstanceSort) EnumDescriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{0}
+}
+
 type StartInstanceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *InstanceSpec          `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
@@ -404,7 +477,17 @@ type ListInstancesRequest struct {
 	// Only those of this name; empty for all.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Only those on this node, by name or id; empty for all.
-	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// Only those that have this in their id, name, module hash, node's name or last error, in any case; empty for all.
+	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Only those of one of these statuses, whatever all says; none for what all says.
+	Statuses []InstanceStatus `protobuf:"varint,5,rep,packed,name=statuses,proto3,enum=wasmatrix.v1.InstanceStatus" json:"statuses,omitempty"`
+	// By what they are ordered, and by id among equals.
+	Sort       InstanceSort `protobuf:"varint,6,opt,name=sort,proto3,enum=wasmatrix.v1.InstanceSort" json:"sort,omitempty"`
+	Descending bool         `protobuf:"varint,7,opt,name=descending,proto3" json:"descending,omitempty"`
+	// Without so many of the first, and at most so many; 0 for all.
+	Offset        uint32 `protobuf:"varint,8,opt,name=offset,proto3" json:"offset,omitempty"`
+	Limit         uint32 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,13 +543,58 @@ func (x *ListInstancesRequest) GetNode() string {
 	return ""
 }
 
+func (x *ListInstancesRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListInstancesRequest) GetStatuses() []InstanceStatus {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *ListInstancesRequest) GetSort() InstanceSort {
+	if x != nil {
+		return x.Sort
+	}
+	return InstanceSort_INSTANCE_SORT_UNSPECIFIED
+}
+
+func (x *ListInstancesRequest) GetDescending() bool {
+	if x != nil {
+		return x.Descending
+	}
+	return false
+}
+
+func (x *ListInstancesRequest) GetOffset() uint32 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ListInstancesRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 type ListInstancesResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Instances []*Instance            `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
 	// The leader is rebuilding its view, and the answer may be incomplete.
 	Recovering bool `protobuf:"varint,2,opt,name=recovering,proto3" json:"recovering,omitempty"`
 	// The names of nodes that have not answered the new leader yet.
-	MissingNodes  []string `protobuf:"bytes,3,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	MissingNodes []string `protobuf:"bytes,3,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	// In the first message: how many instances there are on all pages. An older leader does not say, and sends all of the
+	// request's all, name and node, oldest first.
+	Total         *uint32 `protobuf:"varint,4,opt,name=total,proto3,oneof" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -520,6 +648,13 @@ func (x *ListInstancesResponse) GetMissingNodes() []string {
 		return x.MissingNodes
 	}
 	return nil
+}
+
+func (x *ListInstancesResponse) GetTotal() uint32 {
+	if x != nil && x.Total != nil {
+		return *x.Total
+	}
+	return 0
 }
 
 type AssignCapabilityRequest struct {
@@ -2306,17 +2441,27 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x14QueryInstanceRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\"K\n" +
 	"\x15QueryInstanceResponse\x122\n" +
-	"\binstance\x18\x01 \x01(\v2\x16.wasmatrix.v1.InstanceR\binstance\"P\n" +
+	"\binstance\x18\x01 \x01(\v2\x16.wasmatrix.v1.InstanceR\binstance\"\xa0\x02\n" +
 	"\x14ListInstancesRequest\x12\x10\n" +
 	"\x03all\x18\x01 \x01(\bR\x03all\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node\"\x92\x01\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x16\n" +
+	"\x06filter\x18\x04 \x01(\tR\x06filter\x128\n" +
+	"\bstatuses\x18\x05 \x03(\x0e2\x1c.wasmatrix.v1.InstanceStatusR\bstatuses\x12.\n" +
+	"\x04sort\x18\x06 \x01(\x0e2\x1a.wasmatrix.v1.InstanceSortR\x04sort\x12\x1e\n" +
+	"\n" +
+	"descending\x18\a \x01(\bR\n" +
+	"descending\x12\x16\n" +
+	"\x06offset\x18\b \x01(\rR\x06offset\x12\x14\n" +
+	"\x05limit\x18\t \x01(\rR\x05limit\"\xb7\x01\n" +
 	"\x15ListInstancesResponse\x124\n" +
 	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x12\x1e\n" +
 	"\n" +
 	"recovering\x18\x02 \x01(\bR\n" +
 	"recovering\x12#\n" +
-	"\rmissing_nodes\x18\x03 \x03(\tR\fmissingNodes\"X\n" +
+	"\rmissing_nodes\x18\x03 \x03(\tR\fmissingNodes\x12\x19\n" +
+	"\x05total\x18\x04 \x01(\rH\x00R\x05total\x88\x01\x01B\b\n" +
+	"\x06_total\"X\n" +
 	"\x17AssignCapabilityRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x12+\n" +
 	"\x06grants\x18\x02 \x03(\v2\x13.wasmatrix.v1.GrantR\x06grants\"N\n" +
@@ -2462,7 +2607,17 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\fR\x04line\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq2\xe8\v\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq*\xfd\x01\n" +
+	"\fInstanceSort\x12\x1d\n" +
+	"\x19INSTANCE_SORT_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15INSTANCE_SORT_CREATED\x10\x01\x12\x16\n" +
+	"\x12INSTANCE_SORT_NAME\x10\x02\x12\x18\n" +
+	"\x14INSTANCE_SORT_STATUS\x10\x03\x12\x16\n" +
+	"\x12INSTANCE_SORT_NODE\x10\x04\x12\x19\n" +
+	"\x15INSTANCE_SORT_STARTED\x10\x05\x12\x1a\n" +
+	"\x16INSTANCE_SORT_RESTARTS\x10\x06\x12\x18\n" +
+	"\x14INSTANCE_SORT_MEMORY\x10\a\x12\x18\n" +
+	"\x14INSTANCE_SORT_MODULE\x10\b2\xe8\v\n" +
 	"\x13ControlPlaneService\x12X\n" +
 	"\rStartInstance\x12\".wasmatrix.v1.StartInstanceRequest\x1a#.wasmatrix.v1.StartInstanceResponse\x12U\n" +
 	"\fStopInstance\x12!.wasmatrix.v1.StopInstanceRequest\x1a\".wasmatrix.v1.StopInstanceResponse\x12X\n" +
@@ -2497,130 +2652,135 @@ func file_wasmatrix_v1_control_plane_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_control_plane_proto_rawDescData
 }
 
+var file_wasmatrix_v1_control_plane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
-	(*StartInstanceRequest)(nil),     // 0: wasmatrix.v1.StartInstanceRequest
-	(*StartInstanceResponse)(nil),    // 1: wasmatrix.v1.StartInstanceResponse
-	(*StartFailure)(nil),             // 2: wasmatrix.v1.StartFailure
-	(*StopInstanceRequest)(nil),      // 3: wasmatrix.v1.StopInstanceRequest
-	(*StopInstanceResponse)(nil),     // 4: wasmatrix.v1.StopInstanceResponse
-	(*QueryInstanceRequest)(nil),     // 5: wasmatrix.v1.QueryInstanceRequest
-	(*QueryInstanceResponse)(nil),    // 6: wasmatrix.v1.QueryInstanceResponse
-	(*ListInstancesRequest)(nil),     // 7: wasmatrix.v1.ListInstancesRequest
-	(*ListInstancesResponse)(nil),    // 8: wasmatrix.v1.ListInstancesResponse
-	(*AssignCapabilityRequest)(nil),  // 9: wasmatrix.v1.AssignCapabilityRequest
-	(*AssignCapabilityResponse)(nil), // 10: wasmatrix.v1.AssignCapabilityResponse
-	(*RevokeCapabilityRequest)(nil),  // 11: wasmatrix.v1.RevokeCapabilityRequest
-	(*RevokeCapabilityResponse)(nil), // 12: wasmatrix.v1.RevokeCapabilityResponse
-	(*RegisterNodeRequest)(nil),      // 13: wasmatrix.v1.RegisterNodeRequest
-	(*RegisterNodeResponse)(nil),     // 14: wasmatrix.v1.RegisterNodeResponse
-	(*RenewContactRequest)(nil),      // 15: wasmatrix.v1.RenewContactRequest
-	(*RenewContactResponse)(nil),     // 16: wasmatrix.v1.RenewContactResponse
-	(*ReportStatusRequest)(nil),      // 17: wasmatrix.v1.ReportStatusRequest
-	(*ReportStatusResponse)(nil),     // 18: wasmatrix.v1.ReportStatusResponse
-	(*DrainNodeRequest)(nil),         // 19: wasmatrix.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),        // 20: wasmatrix.v1.DrainNodeResponse
-	(*WatchEventsRequest)(nil),       // 21: wasmatrix.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),      // 22: wasmatrix.v1.WatchEventsResponse
-	(*GetClusterStatusRequest)(nil),  // 23: wasmatrix.v1.GetClusterStatusRequest
-	(*GetClusterStatusResponse)(nil), // 24: wasmatrix.v1.GetClusterStatusResponse
-	(*ListMembersRequest)(nil),       // 25: wasmatrix.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),      // 26: wasmatrix.v1.ListMembersResponse
-	(*Member)(nil),                   // 27: wasmatrix.v1.Member
-	(*CheckNodeRequest)(nil),         // 28: wasmatrix.v1.CheckNodeRequest
-	(*CheckNodeResponse)(nil),        // 29: wasmatrix.v1.CheckNodeResponse
-	(*CheckTermRequest)(nil),         // 30: wasmatrix.v1.CheckTermRequest
-	(*CheckTermResponse)(nil),        // 31: wasmatrix.v1.CheckTermResponse
-	(*ListCopiesRequest)(nil),        // 32: wasmatrix.v1.ListCopiesRequest
-	(*ListCopiesResponse)(nil),       // 33: wasmatrix.v1.ListCopiesResponse
-	(*FollowLogsRequest)(nil),        // 34: wasmatrix.v1.FollowLogsRequest
-	(*FollowLogsResponse)(nil),       // 35: wasmatrix.v1.FollowLogsResponse
-	(*LogEntry)(nil),                 // 36: wasmatrix.v1.LogEntry
-	nil,                              // 37: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
-	nil,                              // 38: wasmatrix.v1.RenewContactRequest.WaitingEntry
-	nil,                              // 39: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	nil,                              // 40: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	nil,                              // 41: wasmatrix.v1.Member.LabelsEntry
-	(*InstanceSpec)(nil),             // 42: wasmatrix.v1.InstanceSpec
-	(*Instance)(nil),                 // 43: wasmatrix.v1.Instance
-	(*Grant)(nil),                    // 44: wasmatrix.v1.Grant
-	(*Node)(nil),                     // 45: wasmatrix.v1.Node
-	(*Fence)(nil),                    // 46: wasmatrix.v1.Fence
-	(*durationpb.Duration)(nil),      // 47: google.protobuf.Duration
-	(*Event)(nil),                    // 48: wasmatrix.v1.Event
-	(*NodeLoad)(nil),                 // 49: wasmatrix.v1.NodeLoad
-	(*timestamppb.Timestamp)(nil),    // 50: google.protobuf.Timestamp
+	(InstanceSort)(0),                // 0: wasmatrix.v1.InstanceSort
+	(*StartInstanceRequest)(nil),     // 1: wasmatrix.v1.StartInstanceRequest
+	(*StartInstanceResponse)(nil),    // 2: wasmatrix.v1.StartInstanceResponse
+	(*StartFailure)(nil),             // 3: wasmatrix.v1.StartFailure
+	(*StopInstanceRequest)(nil),      // 4: wasmatrix.v1.StopInstanceRequest
+	(*StopInstanceResponse)(nil),     // 5: wasmatrix.v1.StopInstanceResponse
+	(*QueryInstanceRequest)(nil),     // 6: wasmatrix.v1.QueryInstanceRequest
+	(*QueryInstanceResponse)(nil),    // 7: wasmatrix.v1.QueryInstanceResponse
+	(*ListInstancesRequest)(nil),     // 8: wasmatrix.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil),    // 9: wasmatrix.v1.ListInstancesResponse
+	(*AssignCapabilityRequest)(nil),  // 10: wasmatrix.v1.AssignCapabilityRequest
+	(*AssignCapabilityResponse)(nil), // 11: wasmatrix.v1.AssignCapabilityResponse
+	(*RevokeCapabilityRequest)(nil),  // 12: wasmatrix.v1.RevokeCapabilityRequest
+	(*RevokeCapabilityResponse)(nil), // 13: wasmatrix.v1.RevokeCapabilityResponse
+	(*RegisterNodeRequest)(nil),      // 14: wasmatrix.v1.RegisterNodeRequest
+	(*RegisterNodeResponse)(nil),     // 15: wasmatrix.v1.RegisterNodeResponse
+	(*RenewContactRequest)(nil),      // 16: wasmatrix.v1.RenewContactRequest
+	(*RenewContactResponse)(nil),     // 17: wasmatrix.v1.RenewContactResponse
+	(*ReportStatusRequest)(nil),      // 18: wasmatrix.v1.ReportStatusRequest
+	(*ReportStatusResponse)(nil),     // 19: wasmatrix.v1.ReportStatusResponse
+	(*DrainNodeRequest)(nil),         // 20: wasmatrix.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),        // 21: wasmatrix.v1.DrainNodeResponse
+	(*WatchEventsRequest)(nil),       // 22: wasmatrix.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),      // 23: wasmatrix.v1.WatchEventsResponse
+	(*GetClusterStatusRequest)(nil),  // 24: wasmatrix.v1.GetClusterStatusRequest
+	(*GetClusterStatusResponse)(nil), // 25: wasmatrix.v1.GetClusterStatusResponse
+	(*ListMembersRequest)(nil),       // 26: wasmatrix.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),      // 27: wasmatrix.v1.ListMembersResponse
+	(*Member)(nil),                   // 28: wasmatrix.v1.Member
+	(*CheckNodeRequest)(nil),         // 29: wasmatrix.v1.CheckNodeRequest
+	(*CheckNodeResponse)(nil),        // 30: wasmatrix.v1.CheckNodeResponse
+	(*CheckTermRequest)(nil),         // 31: wasmatrix.v1.CheckTermRequest
+	(*CheckTermResponse)(nil),        // 32: wasmatrix.v1.CheckTermResponse
+	(*ListCopiesRequest)(nil),        // 33: wasmatrix.v1.ListCopiesRequest
+	(*ListCopiesResponse)(nil),       // 34: wasmatrix.v1.ListCopiesResponse
+	(*FollowLogsRequest)(nil),        // 35: wasmatrix.v1.FollowLogsRequest
+	(*FollowLogsResponse)(nil),       // 36: wasmatrix.v1.FollowLogsResponse
+	(*LogEntry)(nil),                 // 37: wasmatrix.v1.LogEntry
+	nil,                              // 38: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	nil,                              // 39: wasmatrix.v1.RenewContactRequest.WaitingEntry
+	nil,                              // 40: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	nil,                              // 41: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	nil,                              // 42: wasmatrix.v1.Member.LabelsEntry
+	(*InstanceSpec)(nil),             // 43: wasmatrix.v1.InstanceSpec
+	(*Instance)(nil),                 // 44: wasmatrix.v1.Instance
+	(InstanceStatus)(0),              // 45: wasmatrix.v1.InstanceStatus
+	(*Grant)(nil),                    // 46: wasmatrix.v1.Grant
+	(*Node)(nil),                     // 47: wasmatrix.v1.Node
+	(*Fence)(nil),                    // 48: wasmatrix.v1.Fence
+	(*durationpb.Duration)(nil),      // 49: google.protobuf.Duration
+	(*Event)(nil),                    // 50: wasmatrix.v1.Event
+	(*NodeLoad)(nil),                 // 51: wasmatrix.v1.NodeLoad
+	(*timestamppb.Timestamp)(nil),    // 52: google.protobuf.Timestamp
 }
 var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
-	42, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
-	43, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	2,  // 2: wasmatrix.v1.StartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
-	43, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	43, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
-	43, // 5: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
-	44, // 6: wasmatrix.v1.AssignCapabilityRequest.grants:type_name -> wasmatrix.v1.Grant
-	43, // 7: wasmatrix.v1.AssignCapabilityResponse.instance:type_name -> wasmatrix.v1.Instance
-	43, // 8: wasmatrix.v1.RevokeCapabilityResponse.instance:type_name -> wasmatrix.v1.Instance
-	45, // 9: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
-	37, // 10: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
-	38, // 11: wasmatrix.v1.RenewContactRequest.waiting:type_name -> wasmatrix.v1.RenewContactRequest.WaitingEntry
-	46, // 12: wasmatrix.v1.RenewContactResponse.fence:type_name -> wasmatrix.v1.Fence
-	47, // 13: wasmatrix.v1.RenewContactResponse.valid_for:type_name -> google.protobuf.Duration
-	43, // 14: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
-	48, // 15: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
-	49, // 16: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
-	43, // 17: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
-	2,  // 18: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
-	50, // 19: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	48, // 20: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
-	39, // 21: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	40, // 22: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	27, // 23: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
-	41, // 24: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
-	47, // 25: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
-	47, // 26: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
-	43, // 27: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
-	36, // 28: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	50, // 29: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	0,  // 30: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
-	3,  // 31: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
-	5,  // 32: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
-	7,  // 33: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
-	9,  // 34: wasmatrix.v1.ControlPlaneService.AssignCapability:input_type -> wasmatrix.v1.AssignCapabilityRequest
-	11, // 35: wasmatrix.v1.ControlPlaneService.RevokeCapability:input_type -> wasmatrix.v1.RevokeCapabilityRequest
-	13, // 36: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
-	15, // 37: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
-	17, // 38: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
-	19, // 39: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
-	21, // 40: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
-	23, // 41: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
-	25, // 42: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
-	28, // 43: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
-	30, // 44: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
-	32, // 45: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
-	34, // 46: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
-	1,  // 47: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
-	4,  // 48: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
-	6,  // 49: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
-	8,  // 50: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
-	10, // 51: wasmatrix.v1.ControlPlaneService.AssignCapability:output_type -> wasmatrix.v1.AssignCapabilityResponse
-	12, // 52: wasmatrix.v1.ControlPlaneService.RevokeCapability:output_type -> wasmatrix.v1.RevokeCapabilityResponse
-	14, // 53: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
-	16, // 54: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
-	18, // 55: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
-	20, // 56: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
-	22, // 57: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
-	24, // 58: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
-	26, // 59: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
-	29, // 60: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
-	31, // 61: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
-	33, // 62: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
-	35, // 63: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
-	47, // [47:64] is the sub-list for method output_type
-	30, // [30:47] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	43, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
+	44, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	3,  // 2: wasmatrix.v1.StartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
+	44, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	44, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
+	45, // 5: wasmatrix.v1.ListInstancesRequest.statuses:type_name -> wasmatrix.v1.InstanceStatus
+	0,  // 6: wasmatrix.v1.ListInstancesRequest.sort:type_name -> wasmatrix.v1.InstanceSort
+	44, // 7: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
+	46, // 8: wasmatrix.v1.AssignCapabilityRequest.grants:type_name -> wasmatrix.v1.Grant
+	44, // 9: wasmatrix.v1.AssignCapabilityResponse.instance:type_name -> wasmatrix.v1.Instance
+	44, // 10: wasmatrix.v1.RevokeCapabilityResponse.instance:type_name -> wasmatrix.v1.Instance
+	47, // 11: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
+	38, // 12: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	39, // 13: wasmatrix.v1.RenewContactRequest.waiting:type_name -> wasmatrix.v1.RenewContactRequest.WaitingEntry
+	48, // 14: wasmatrix.v1.RenewContactResponse.fence:type_name -> wasmatrix.v1.Fence
+	49, // 15: wasmatrix.v1.RenewContactResponse.valid_for:type_name -> google.protobuf.Duration
+	44, // 16: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
+	50, // 17: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
+	51, // 18: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
+	44, // 19: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
+	3,  // 20: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
+	52, // 21: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	50, // 22: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
+	40, // 23: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	41, // 24: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	28, // 25: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
+	42, // 26: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
+	49, // 27: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
+	49, // 28: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
+	44, // 29: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
+	37, // 30: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	52, // 31: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	1,  // 32: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
+	4,  // 33: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
+	6,  // 34: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
+	8,  // 35: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
+	10, // 36: wasmatrix.v1.ControlPlaneService.AssignCapability:input_type -> wasmatrix.v1.AssignCapabilityRequest
+	12, // 37: wasmatrix.v1.ControlPlaneService.RevokeCapability:input_type -> wasmatrix.v1.RevokeCapabilityRequest
+	14, // 38: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
+	16, // 39: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
+	18, // 40: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
+	20, // 41: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
+	22, // 42: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
+	24, // 43: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
+	26, // 44: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
+	29, // 45: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
+	31, // 46: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
+	33, // 47: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
+	35, // 48: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
+	2,  // 49: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
+	5,  // 50: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
+	7,  // 51: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
+	9,  // 52: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
+	11, // 53: wasmatrix.v1.ControlPlaneService.AssignCapability:output_type -> wasmatrix.v1.AssignCapabilityResponse
+	13, // 54: wasmatrix.v1.ControlPlaneService.RevokeCapability:output_type -> wasmatrix.v1.RevokeCapabilityResponse
+	15, // 55: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
+	17, // 56: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
+	19, // 57: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
+	21, // 58: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
+	23, // 59: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
+	25, // 60: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
+	27, // 61: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
+	30, // 62: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
+	32, // 63: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
+	34, // 64: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
+	36, // 65: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
+	49, // [49:66] is the sub-list for method output_type
+	32, // [32:49] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_control_plane_proto_init() }
@@ -2629,18 +2789,20 @@ func file_wasmatrix_v1_control_plane_proto_init() {
 		return
 	}
 	file_wasmatrix_v1_types_proto_init()
+	file_wasmatrix_v1_control_plane_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_control_plane_proto_rawDesc), len(file_wasmatrix_v1_control_plane_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_wasmatrix_v1_control_plane_proto_goTypes,
 		DependencyIndexes: file_wasmatrix_v1_control_plane_proto_depIdxs,
+		EnumInfos:         file_wasmatrix_v1_control_plane_proto_enumTypes,
 		MessageInfos:      file_wasmatrix_v1_control_plane_proto_msgTypes,
 	}.Build()
 	File_wasmatrix_v1_control_plane_proto = out.File

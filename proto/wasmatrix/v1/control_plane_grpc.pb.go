@@ -52,7 +52,7 @@ type ControlPlaneServiceClient interface {
 	StopInstance(ctx context.Context, in *StopInstanceRequest, opts ...grpc.CallOption) (*StopInstanceResponse, error)
 	// QueryInstance returns the one instance that the reference stands for.
 	QueryInstance(ctx context.Context, in *QueryInstanceRequest, opts ...grpc.CallOption) (*QueryInstanceResponse, error)
-	// ListInstances streams the instances in pages.
+	// ListInstances streams the instances, or the page of them that is asked for.
 	ListInstances(ctx context.Context, in *ListInstancesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListInstancesResponse], error)
 	// AssignCapability gives an instance grants, while it runs. Asking again changes nothing.
 	AssignCapability(ctx context.Context, in *AssignCapabilityRequest, opts ...grpc.CallOption) (*AssignCapabilityResponse, error)
@@ -318,7 +318,7 @@ type ControlPlaneServiceServer interface {
 	StopInstance(context.Context, *StopInstanceRequest) (*StopInstanceResponse, error)
 	// QueryInstance returns the one instance that the reference stands for.
 	QueryInstance(context.Context, *QueryInstanceRequest) (*QueryInstanceResponse, error)
-	// ListInstances streams the instances in pages.
+	// ListInstances streams the instances, or the page of them that is asked for.
 	ListInstances(*ListInstancesRequest, grpc.ServerStreamingServer[ListInstancesResponse]) error
 	// AssignCapability gives an instance grants, while it runs. Asking again changes nothing.
 	AssignCapability(context.Context, *AssignCapabilityRequest) (*AssignCapabilityResponse, error)
