@@ -20,6 +20,7 @@ import (
 
 	"github.com/wasmatrix/wasmatrix/agent"
 	"github.com/wasmatrix/wasmatrix/cluster"
+	"github.com/wasmatrix/wasmatrix/fact"
 	"github.com/wasmatrix/wasmatrix/internal/guest"
 	"github.com/wasmatrix/wasmatrix/modulestore"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
@@ -229,6 +230,15 @@ func (a *moduleAgent) start(hash string, args ...string) (id string) {
 	return id
 }
 
+// waitEnded waits until an instance has ended.
+func (a *moduleAgent) waitEnded(id string) {
+	a.t.Helper()
+	eventually(a.t, "the end of "+id, func() bool {
+		resp, err := a.client.QueryInstance(a.t.Context(), &pb.NodeAgentServiceQueryInstanceRequest{InstanceId: id})
+		return err == nil && fact.Ended(resp.GetInstance().GetStatus())
+	})
+}
+
 // syncBuffer is a log that is read while it is written.
 type syncBuffer struct {
 	mu  sync.Mutex // guards buf
@@ -405,7 +415,7 @@ func TestModuleIsRemovedUnlessItIsReferenced(t *testing.T) {
 	live := c.agents[0].put(actor(t))
 	id := c.agents[0].start(live, "forever")
 	ended := c.agents[1].put(append(actor(t), 0, 3, 1, 'x', 'y'))
-	c.agents[1].start(ended, "exit", "0")
+	c.agents[1].waitEnded(c.agents[1].start(ended, "exit", "0"))
 	unused := c.agents[0].put([]byte("anything"))
 	c.agents[1].put([]byte("anything"))
 	c.members = append(c.members, cluster.Member{NodeID: "n3", Name: "n3", RPCAddr: "127.0.0.1:1", State: "dead"})
