@@ -72,9 +72,21 @@ func agentCommand(build Build) *cli.Command {
 			if err != nil {
 				return err
 			}
+			systemd, err := newSupervisor(cfg)
+			if err != nil {
+				return err
+			}
+			cfg.Pulse = systemd.pulse()
+			cfg.Ready = func(info node.Info) {
+				systemd.ready(info)
+				tellNext(cfg.Log, cfg, info)
+			}
 			ctx, stop := untilSignal(c.Context, os.Exit)
 			defer stop()
-			return node.Run(ctx, cfg)
+			if err = node.Run(ctx, cfg); err != nil {
+				systemd.failed(err)
+			}
+			return err
 		},
 	}
 }
@@ -121,7 +133,6 @@ func agentConfig(c *cli.Context, build Build, log *logging.Log) (node.Config, er
 	if os.Getenv("GOMAXPROCS") == "" { // else the operator has decided
 		cfg.SpareProcessors = spareProcessors
 	}
-	cfg.Ready = func(info node.Info) { tellNext(cfg.Log, cfg, info) }
 	cfg.Etcd.Endpoints = splitCommas(c.StringSlice("etcd-endpoints"))
 	cfg.Etcd.User, cfg.Etcd.PasswordFile = c.String("etcd-user"), c.String("etcd-password-file")
 	cfg.Etcd.CAFile, cfg.Etcd.CertFile, cfg.Etcd.KeyFile = c.String("etcd-ca-file"), c.String("etcd-cert-file"), c.String("etcd-key-file")

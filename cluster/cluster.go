@@ -33,6 +33,7 @@ type Cluster struct {
 	keptID string                 // the cluster's id as it is on disk; of followRaft alone
 	fatal  chan error             // a refusal that ends this node
 	news   chan struct{}          // a token: there is something to announce
+	asked  chan struct{}          // followRaft takes from it: that is its answer
 
 	ticking time.Time // when gossip began to tick; set by Start
 	beats   chan bool // whether this node is to send heartbeats, once that has changed: from followRaft to beat
@@ -98,6 +99,7 @@ func New(cfg Config, fsm *raftfsm.FSM, openStream func() StreamLayer) (*Cluster,
 		cfg: cfg, fsm: fsm, openStream: openStream, peers: peers,
 		fatal:   make(chan error, 1),
 		news:    make(chan struct{}, 1),
+		asked:   make(chan struct{}),
 		beats:   make(chan bool, 1),
 		members: map[string]*member{},
 		changed: make(chan struct{}),
@@ -252,6 +254,18 @@ func (c *Cluster) Close() error {
 		errs = append(errs, s.close())
 	}
 	return errors.Join(errs...)
+}
+
+// Answer returns nil once the loop that follows Raft and the lock that all of gossip takes are free. It waits for no disk
+// and no other node.
+func (c *Cluster) Answer(ctx context.Context) error {
+	select {
+	case c.asked <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("ask the loop that follows raft: %w", ctx.Err())
+	}
+	c.gossip.NumMembers()
+	return nil
 }
 
 // ClusterID returns the cluster's id, or nothing before this node knows it.

@@ -195,6 +195,7 @@ func (c *Cluster) followRaft(ctx context.Context) error {
 		case <-c.news:
 			before = "" // announce
 		case <-c.fsm.Changed():
+		case <-c.asked:
 		case <-look.C:
 			look.next()
 		case <-ctx.Done():

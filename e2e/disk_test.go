@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -16,6 +17,46 @@ const replacedWithin = 10 * time.Second
 
 // How long the disk hangs on once another node leads: time for a leader that should not be one to do harm.
 const hangsOn = 5 * time.Second
+
+// What runs goes on while the disk hangs, and a new start would need the disk, too.
+func TestWatchdogIsFedWhileTheDiskHangs(t *testing.T) {
+	if err := rig.CanHangDisks(t); err != nil {
+		t.Skip(err)
+	}
+	t.Parallel()
+	systemd := listenAsSystemd(t)
+	n := product.New(t).Node("n1")
+	n.Env = systemd.env()
+	n.Start()
+	systemd.wait("READY=1")
+	disk, err := n.HangDisk()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Answer()
+	// The journal's write, and Raft's.
+	for _, words := range [][]string{{"run", "--timeout", "60s", actor(t), "--", "forever"}, {"node", "drain", "--timeout", "60s", "n1"}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cmd := n.Command(ctx, words...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			cancel()
+			_ = cmd.Wait() // it was cut off
+		}()
+	}
+	rig.Wait(t, "a write to hang", 20*time.Second, func() error {
+		return rig.Want("whether n1 waits for its disk", n.WaitsForDisk(), true)
+	})
+	systemd.untilNow()
+	for range 3 {
+		systemd.wait("WATCHDOG=1")
+	}
+	if !n.WaitsForDisk() {
+		t.Error("the disk answered meanwhile")
+	}
+}
 
 // Alone, for it asserts timing.
 func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {

@@ -60,6 +60,8 @@ type Config struct {
 	Log     *slog.Logger
 	// Called once, when the node is a registered member of a cluster.
 	Ready func(Info)
+	// For whoever watches over the process; the zero value for nobody.
+	Pulse Pulse
 }
 
 // What --gossip-profile takes.
@@ -108,6 +110,7 @@ func (c Config) Validate() error {
 	check(c.NodeLossGrace > 0, "--node-loss-grace %s: want more than nothing", c.NodeLossGrace)
 	check(c.DrainTimeout > 0, "--drain-timeout %s: want more than nothing", c.DrainTimeout)
 	check(c.Log != nil, "no logger")
+	check(c.Pulse.Every == 0 || c.Pulse.Every > 0 && c.Pulse.Beat != nil && c.Pulse.Leaving != nil, "a pulse without somebody who takes it")
 	errs = append(errs, c.Etcd.Validate())
 	return errors.Join(errs...)
 }

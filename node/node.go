@@ -193,11 +193,17 @@ func (n *node) run(ctx context.Context) error {
 	}
 	parts.start("contact", n.keepContact)
 	parts.start("tidying", n.tidy)
+	if n.cfg.Pulse.Every > 0 {
+		parts.start("pulse", n.keepPulse)
+	}
 	parts.start("registration", n.register)
 	select {
 	case err := <-parts.failed:
 		return err
 	case <-ctx.Done():
+	}
+	if n.cfg.Pulse.Every > 0 {
+		n.cfg.Pulse.Leaving()
 	}
 	parts.stop("registration") // or it would undo the leaving
 	n.leave(context.WithoutCancel(ctx))

@@ -26,6 +26,7 @@ type Node struct {
 	Name    string
 	IP      string
 	DataDir string
+	Env     []string // beside this process's own
 
 	cluster *Cluster
 	product *Product // another one than the cluster's, or nil
@@ -56,7 +57,7 @@ func (n *Node) Start(flags ...string) {
 	args := slices.Concat([]string{"agent", "--name", n.Name, "--bind", n.IP, "--data-dir", n.DataDir}, n.cluster.flags, flags)
 	cmd := n.there(context.Background(), n.installed().Node, args)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
+	cmd.Env = slices.Concat(os.Environ(), []string{"GORACE=halt_on_error=1"}, n.Env)
 	if err := cmd.Start(); err != nil {
 		n.t.Fatalf("start %s: %v", n.Name, err)
 	}

@@ -54,6 +54,7 @@ var rooms = map[string]room{
 	"internal/house": {nil, "it looks at source, and imports none of it"},
 	"e2e":            {[]string{"*"}, "tests of the whole may use anything"},
 	"bench":          {[]string{"*"}, "measurements of the whole may use anything"},
+	"deploy":         {nil, "it looks at files as who reads them does"},
 	"examples":       {nil, "guests are programs of their own"},
 	"sdk":            {nil, "guests are built with it, and take nothing of the server along"},
 }
