@@ -27,6 +27,7 @@ type Cluster struct {
 	fsm        *raftfsm.FSM
 	openStream func() StreamLayer
 	peers      *peerFile
+	metrics    *metrics
 
 	gossip *memberlist.Memberlist // set by Start
 	seat   atomic.Pointer[seat]   // set by Start
@@ -96,7 +97,7 @@ func New(cfg Config, fsm *raftfsm.FSM, openStream func() StreamLayer) (*Cluster,
 		return nil, err
 	}
 	c := &Cluster{
-		cfg: cfg, fsm: fsm, openStream: openStream, peers: peers,
+		cfg: cfg, fsm: fsm, openStream: openStream, peers: peers, metrics: newMetrics(),
 		fatal:   make(chan error, 1),
 		news:    make(chan struct{}, 1),
 		asked:   make(chan struct{}),

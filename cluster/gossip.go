@@ -31,7 +31,7 @@ func (c *Cluster) startGossip() (*memberlist.Memberlist, error) {
 	m.DeadNodeReclaimTime = time.Second // a crashed node may return at once on a new address
 	d := (*gossipDelegate)(c)
 	m.Delegate, m.Events, m.Merge, m.Alive = d, d, d, d
-	m.Logger = log.New(lineLog{c.cfg.Log, "gossip"}, "", 0)
+	m.Logger = log.New(lineLog{c.cfg.Log, "gossip", c.metrics.heard}, "", 0)
 	list, err := memberlist.Create(m)
 	if err != nil {
 		return nil, fmt.Errorf("gossip on %s: %w", net.JoinHostPort(c.cfg.Bind, strconv.Itoa(c.cfg.GossipPort)), err)
@@ -132,10 +132,14 @@ func (d *gossipDelegate) NotifyLeave(n *memberlist.Node)  { (*Cluster)(d).saw(n,
 type lineLog struct {
 	log  *slog.Logger
 	part string
+	hear func(line string) // nil for nobody
 }
 
 func (l lineLog) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
+	if l.hear != nil {
+		l.hear(text)
+	}
 	level := slog.LevelDebug
 	if strings.HasPrefix(text, "[ERR") {
 		level = slog.LevelInfo

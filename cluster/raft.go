@@ -159,6 +159,7 @@ func (c *Cluster) SetLeaderHint(nodeID, addr string, term uint64) {
 func (c *Cluster) followRaft(ctx context.Context) error {
 	seen := make(chan raft.Observation, 16)
 	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
+		c.metrics.observed(o)
 		switch o.Data.(type) {
 		case raft.LeaderObservation, raft.RaftState, raft.PeerObservation:
 			return true
@@ -288,10 +289,12 @@ func (c *Cluster) apply(ctx context.Context, cmd *pb.Command) error {
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	f := c.raft().Apply(raw, enqueueTimeout)
 	if err := wait(ctx, f); err != nil {
 		return fmt.Errorf("write to the log: %w", err)
 	}
+	c.metrics.apply.Observe(time.Since(began).Seconds())
 	if refused, ok := f.Response().(error); ok {
 		return refused
 	}
@@ -335,5 +338,5 @@ func wait(ctx context.Context, f raft.Future) error {
 }
 
 func (c *Cluster) raftLogger() hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{Level: hclog.Info, DisableTime: true, Output: lineLog{c.cfg.Log, "raft"}})
+	return hclog.New(&hclog.LoggerOptions{Level: hclog.Info, DisableTime: true, Output: lineLog{log: c.cfg.Log, part: "raft"}})
 }

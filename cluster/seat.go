@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -22,6 +23,9 @@ type seat struct {
 	raft   *raft.Raft
 }
 
+// logFile is Raft's log, in the directory of its quorum.
+const logFile = "raft.db"
+
 // stores is what Raft keeps on disk.
 type stores struct {
 	bolt      *raftboltdb.BoltStore
@@ -32,7 +36,7 @@ func (c *Cluster) openStores(dir string) (s stores, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return s, err
 	}
-	path := filepath.Join(dir, "raft.db")
+	path := filepath.Join(dir, logFile)
 	s.bolt, err = raftboltdb.New(raftboltdb.Options{
 		Path: path,
 		BoltOptions: &bbolt.Options{
@@ -54,7 +58,8 @@ func (c *Cluster) openStores(dir string) (s stores, err error) {
 
 // openSeat opens the log and starts Raft. Without any state it waits to be founded or added.
 func (c *Cluster) openSeat(q Quorum) (*seat, error) {
-	opened, err := c.openStores(q.dir(c.cfg.DataDir))
+	dir := q.dir(c.cfg.DataDir)
+	opened, err := c.openStores(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +73,14 @@ func (c *Cluster) openSeat(q Quorum) (*seat, error) {
 		Stream: s.stream, MaxPool: 3, Timeout: raftIOTimeout, Logger: c.raftLogger(),
 		ServerAddressProvider: addresses{c},
 	})
-	s.raft, err = raft.NewRaft(c.raftConfig(t), c.fsm, newWatchdog(s.bolt, t.diskHang, s.stream, c.cfg.Log), s.bolt, s.snapshots, transport)
+	path := filepath.Join(dir, logFile)
+	log := newWatchdog(s.bolt, t.diskHang, s.stream, c.cfg.Log)
+	log.wrote = func(took time.Duration) { c.metrics.wrote(path, took) }
+	log.hung = c.metrics.hangs.Inc
+	snapshots := datedSnapshots{s.snapshots, c.metrics}
+	if err = snapshots.look(); err == nil {
+		s.raft, err = raft.NewRaft(c.raftConfig(t), c.fsm, log, s.bolt, snapshots, transport)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start raft: %w", err), transport.Close(), s.bolt.Close())
 	}

@@ -17,6 +17,8 @@ type watchdog struct {
 	limit  time.Duration
 	stream StreamLayer
 	log    *slog.Logger
+	wrote  func(took time.Duration) // hears of each write
+	hung   func()                   // hears of each that took too long
 
 	mu      sync.Mutex  // guards all below
 	writing int         // writes under way
@@ -26,7 +28,7 @@ type watchdog struct {
 }
 
 func newWatchdog(store raft.LogStore, limit time.Duration, stream StreamLayer, log *slog.Logger) *watchdog {
-	return &watchdog{LogStore: store, limit: limit, stream: stream, log: log}
+	return &watchdog{LogStore: store, limit: limit, stream: stream, log: log, wrote: func(time.Duration) {}, hung: func() {}}
 }
 
 // StoreLog stores one entry.
@@ -49,7 +51,9 @@ func (w *watchdog) watch(write func() error) error {
 	w.writing++
 	w.waitLocked()
 	w.mu.Unlock()
+	began := time.Now()
 	err := write()
+	w.wrote(time.Since(began))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.writing--
@@ -82,5 +86,6 @@ func (w *watchdog) cutOff(round uint64) {
 	}
 	w.cut = true
 	w.stream.Cut()
+	w.hung()
 	w.log.Error("a write of the raft log hangs: raft traffic is cut, so that another node can lead; check this node's disk", "duration", w.limit)
 }
