@@ -123,6 +123,7 @@ func New(cfg Config, engine *wasm.Engine, store *modulestore.Store, peers *rpc.P
 	if a.metrics, err = newMetrics(cfg.Registerer, a); err != nil {
 		return nil, err
 	}
+	a.keeper.told = a.metrics.deletedModules.Inc
 	return a, a.openJournal()
 }
 

@@ -32,7 +32,8 @@ type facts struct {
 	memory uint64          // the sum of the limits of live instances
 	events []recordedEvent // a ring once it is full
 	eldest int             // index of the oldest event
-	wake   chan struct{}   // closed at the next change; nil while nobody waits
+	tally  tally
+	wake   chan struct{} // closed at the next change; nil while nobody waits
 }
 
 // row is one instance, or what is left of it.
@@ -43,6 +44,13 @@ type row struct {
 	gone uint64 // the generation that must not start here any more, plus one; 0 for none
 
 	older, newer *row
+}
+
+// tally counts events.
+type tally struct {
+	recorded uint64
+	gaps     uint64 // how often a reader was told less than it had not heard of
+	goneUpTo uint64 // seq of the newest event that is not kept any more
 }
 
 type recordedEvent struct {
@@ -174,6 +182,13 @@ func (f *facts) countByStatus() map[pb.InstanceStatus]int {
 	return counts
 }
 
+// eventCounts returns how many events there were, and how often a reader missed some.
+func (f *facts) eventCounts() (recorded, gaps uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tally.recorded, f.tally.gaps
+}
+
 func (l load) message() *pb.NodeLoad {
 	return &pb.NodeLoad{Instances: uint32(l.instances), CommittedMemoryBytes: l.memory}
 }
@@ -214,6 +229,9 @@ func (f *facts) since(seq uint64) news {
 	defer f.mu.Unlock()
 	if seq > f.seq || seq < f.floor || seq == 0 {
 		return f.fullLocked()
+	}
+	if f.tally.goneUpTo > seq {
+		f.tally.gaps++
 	}
 	first := f.newest
 	n := 0
@@ -354,10 +372,12 @@ func (f *facts) dropTombstonesLocked(n int) {
 
 func (f *facts) recordEventLocked(event *pb.Event) {
 	e := recordedEvent{f.seq, event}
+	f.tally.recorded++
 	if len(f.events) < maxEvents {
 		f.events = append(f.events, e)
 		return
 	}
+	f.tally.goneUpTo = f.events[f.eldest].seq
 	f.events[f.eldest] = e
 	f.eldest = (f.eldest + 1) % maxEvents
 }

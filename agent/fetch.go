@@ -110,6 +110,11 @@ func (f *fetcher) fly(ctx context.Context, fl *flight) {
 	defer f.agent.work.Done()
 	defer fl.cancel()
 	err := f.fetchFromAny(ctx, fl)
+	if err == nil {
+		f.agent.metrics.fetched.Inc()
+	} else {
+		f.agent.metrics.fetchFailed.Inc()
+	}
 	f.mu.Lock()
 	delete(f.flights, fl.hash)
 	f.mu.Unlock()
@@ -223,6 +228,7 @@ func (f *fetcher) fetchFrom(ctx context.Context, hash modulestore.Hash, s Voter)
 		silence.Reset(chunkTimeout)
 		n, err := in.Write(m.GetChunk())
 		got += int64(n)
+		f.agent.metrics.fetchedBytes.Add(float64(n))
 		if err != nil {
 			return got, err
 		}

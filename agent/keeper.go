@@ -26,6 +26,7 @@ const (
 type keeper struct {
 	store *modulestore.Store
 	keep  time.Duration // how long a module stays that nothing references
+	told  func()        // hears of each module that was deleted
 
 	// mu guards what follows. It is held while a file is deleted, so that nobody comes to use it
 	// in between.
@@ -37,7 +38,7 @@ type keeper struct {
 }
 
 func newKeeper(store *modulestore.Store, keep time.Duration) *keeper {
-	return &keeper{store: store, keep: keep, uses: map[modulestore.Hash]int{}, wanted: map[modulestore.Hash]time.Time{}}
+	return &keeper{store: store, keep: keep, told: func() {}, uses: map[modulestore.Hash]int{}, wanted: map[modulestore.Hash]time.Time{}}
 }
 
 // use keeps a module from being deleted until release is called, and for a while after.
@@ -143,5 +144,6 @@ func (k *keeper) deleteLocked(h modulestore.Hash) error {
 		return fmt.Errorf("delete: %w", err)
 	}
 	delete(k.wanted, h)
+	k.told()
 	return nil
 }

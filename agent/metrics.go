@@ -1,49 +1,106 @@
 package agent
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
-// metrics is what the agent counts. Gauges are read from the facts when somebody asks.
+// metrics is what the agent counts. Gauges are read from memory when somebody asks, and never from the disk: one that hangs must
+// not hide what /metrics says of it.
 type metrics struct {
-	crashes                            prometheus.Counter
+	crashes, restarts                  prometheus.Counter
 	fetch, compile, instantiate, total prometheus.Observer
+	startFailures                      *prometheus.CounterVec // by error code
+
+	fetched, fetchFailed, fetchedBytes prometheus.Counter
+	deletedModules, damagedModules     prometheus.Counter
+
+	broken, reports, reportBytes, fullReports prometheus.Counter
+	witness                                   prometheus.Observer
+	unwitnessed                               prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
-	crashes := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "wasmatrix_instance_crash_total",
-		Help: "How often instances of this node ended by a trap or with another exit code than 0.",
-	})
+	var all []prometheus.Collector
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		all = append(all, c)
+		return c
+	}
 	start := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "wasmatrix_instance_start_seconds",
 		Help: "What the starts of instances took, by phase; total is from the order to running.",
 		// From an instantiation of a small guest to a large module over a slow network.
 		Buckets: prometheus.ExponentialBucketsRange(0.0001, 30, 16),
 	}, []string{"phase"})
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "wasmatrix_instance_start_failures_total",
+		Help: "Orders to start an instance that this node refused or failed, by error code.",
+	}, []string{"code"})
+	for _, code := range []rpc.Code{rpc.InvalidRequest, rpc.ModuleNotFound, rpc.ResourceExhausted, rpc.Timeout, rpc.CommunicationFailure, rpc.Internal} {
+		failures.WithLabelValues(string(code))
+	}
+	fetches := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "wasmatrix_module_fetches_total",
+		Help: "Modules that this node fetched from others, by result.",
+	}, []string{"result"})
+	witness := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "wasmatrix_witness_wait_seconds",
+		Help: "How long answers to orders waited until most voters knew what this node had done.",
+		// From voters that know already to one over a slow network.
+		Buckets: prometheus.ExponentialBucketsRange(0.0001, 10, 14),
+	})
+	all = append(all, start, failures, fetches, witness, a.calls.latency, a.calls.denials, a.calls.dropped)
 	m := &metrics{
-		crashes:     crashes,
-		fetch:       start.WithLabelValues("fetch"),
-		compile:     start.WithLabelValues("compile"),
-		instantiate: start.WithLabelValues("instantiate"),
-		total:       start.WithLabelValues("total"),
+		crashes:        counter("wasmatrix_instance_crash_total", "How often instances of this node ended by a trap or with another exit code than 0."),
+		restarts:       counter("wasmatrix_instance_restart_total", "How often instances of this node were started again by their policy, or after the node's restart."),
+		fetch:          start.WithLabelValues("fetch"),
+		compile:        start.WithLabelValues("compile"),
+		instantiate:    start.WithLabelValues("instantiate"),
+		total:          start.WithLabelValues("total"),
+		startFailures:  failures,
+		fetched:        fetches.WithLabelValues("ok"),
+		fetchFailed:    fetches.WithLabelValues("failed"),
+		fetchedBytes:   counter("wasmatrix_module_fetched_bytes_total", "Bytes of modules that this node got from other nodes, those of broken transfers included."),
+		deletedModules: counter("wasmatrix_module_deletions_total", "Modules that this node deleted, since nothing references them any more or by order."),
+		damagedModules: counter("wasmatrix_module_damaged_total", "Modules that were not what their names say when they were read from this node's disk."),
+		broken:         counter("wasmatrix_report_stream_breaks_total", "How often a stream of reports to a voter broke or could not be opened."),
+		reports:        counter("wasmatrix_report_messages_total", "Reports that this node sent to voters, heartbeats included."),
+		reportBytes:    counter("wasmatrix_report_bytes_total", "Bytes of the reports that this node sent to voters."),
+		fullReports:    counter("wasmatrix_report_full_total", "How often this node told a voter everything, since that knew too little to be told what has changed."),
+		witness:        witness,
+		unwitnessed:    counter("wasmatrix_witness_failures_total", "How often an order was carried out, but not acknowledged since too few voters heard of it in time."),
 	}
 	if reg == nil {
 		return m, nil
 	}
-	health := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "wasmatrix_node_agent_health",
-		Help: "1 while this node's agent works and its disk takes its journal, else 0.",
-	}, func() float64 {
+	gauge := func(name, help string, read func() float64) {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+	}
+	gauge("wasmatrix_node_agent_health", "1 while this node's agent works and its disk takes its journal, else 0.", func() float64 {
 		if a.healthy.Load() && (a.journal == nil || a.journal.Trouble() == nil) {
 			return 1
 		}
 		return 0
 	})
-	for _, c := range []prometheus.Collector{crashes, start, health, newStatusCollector(a.facts), a.calls.latency, a.calls.denials, a.calls.dropped} {
+	gauge("wasmatrix_instances_limit", "How many live instances this node takes on at the most.", func() float64 { return float64(a.cfg.MaxInstances) })
+	gauge("wasmatrix_memory_committed_bytes", "Sum of the memory limits of this node's live instances.", func() float64 { return float64(a.facts.load().memory) })
+	gauge("wasmatrix_memory_limit_bytes", "How much memory the instances of this node may have by their limits; 0 for no bound.", func() float64 { return float64(a.cfg.MaxMemory) })
+	gauge("wasmatrix_module_store_modules", "Modules on this node's disk.", func() float64 { return float64(a.store.Usage().Modules) })
+	gauge("wasmatrix_module_store_bytes", "Size of the modules on this node's disk.", func() float64 { return float64(a.store.Usage().Bytes) })
+	all = append(all, newStatusCollector(a.facts), reportCollector{a.reports},
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "wasmatrix_events_total", Help: "Events of this node.",
+		}, func() float64 { recorded, _ := a.facts.eventCounts(); return float64(recorded) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "wasmatrix_event_gaps_total", Help: "How often a voter was so far behind that this node did not have all events any more that it had not heard of.",
+		}, func() float64 { _, gaps := a.facts.eventCounts(); return float64(gaps) }))
+	for _, c := range all {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -78,4 +135,54 @@ func (c statusCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		out <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(counts[s]), fact.StatusName(s))
 	}
+}
+
+// reportCollector tells how far the voters follow this node.
+type reportCollector struct{ reports *reports }
+
+var _ prometheus.Collector = reportCollector{}
+
+var (
+	reportStreamsDesc = prometheus.NewDesc("wasmatrix_report_streams", "Streams of reports to voters: open ones, and broken ones, which are tried again.", []string{"state"}, nil)
+	reportLagDesc     = prometheus.NewDesc("wasmatrix_report_lag_changes", "Changes that the voter which is the furthest behind, of those that listen, has not acknowledged.", nil, nil)
+	reportSilenceDesc = prometheus.NewDesc("wasmatrix_report_silence_seconds", "How long the voter has been silent that has been for the longest; one that is well acknowledges something every five seconds.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (reportCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- reportStreamsDesc
+	out <- reportLagDesc
+	out <- reportSilenceDesc
+}
+
+// Collect implements [prometheus.Collector].
+func (c reportCollector) Collect(out chan<- prometheus.Metric) {
+	var (
+		open, broken int
+		lag          uint64
+		silence      time.Duration
+	)
+	streams := c.reports.all()
+	seq := c.reports.agent.facts.position()
+	for _, s := range streams {
+		s.mu.Lock()
+		isOpen, seen, heard := s.open, s.seen, s.heard
+		s.mu.Unlock()
+		silence = max(silence, time.Since(heard))
+		if !isOpen {
+			broken++
+			continue
+		}
+		open++
+		if seq > seen { // it may have more by now
+			lag = max(lag, seq-seen)
+		}
+	}
+	tell := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	tell(reportStreamsDesc, float64(open), "open")
+	tell(reportStreamsDesc, float64(broken), "broken")
+	tell(reportLagDesc, float64(lag))
+	tell(reportSilenceDesc, silence.Seconds())
 }

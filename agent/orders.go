@@ -47,6 +47,7 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 			rec, failure = ad.instance.rec.Load(), ad.instance.failure
 		}
 		if failure != nil {
+			a.metrics.startFailures.WithLabelValues(string(failure.Code)).Inc()
 			resp.Failures = append(resp.Failures, &pb.StartFailure{
 				InstanceId: req.GetOrders()[n].GetInstanceId(), ErrorCode: string(failure.Code), Message: failure.Message, RefusedGeneration: ad.refusedUpTo,
 			})

@@ -38,7 +38,7 @@ func (a *Agent) openJournal() error {
 	if a.cfg.JournalDir == "" {
 		return nil
 	}
-	j, found, err := journal.Open(journal.Config{Dir: a.cfg.JournalDir, Log: a.log})
+	j, found, err := journal.Open(journal.Config{Dir: a.cfg.JournalDir, Log: a.log, Registerer: a.cfg.Registerer})
 	if err != nil {
 		return err
 	}

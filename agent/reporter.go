@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 )
@@ -44,10 +45,11 @@ type reportStream struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	mu   sync.Mutex    // guards what follows
-	open bool          // the voter has answered a hello
-	seen uint64        // what it has acknowledged
-	more chan struct{} // closed and replaced when one of these changes
+	mu    sync.Mutex    // guards what follows
+	open  bool          // the voter has answered a hello
+	seen  uint64        // what it has acknowledged
+	heard time.Time     // when it answered last, or when it was first tried
+	more  chan struct{} // closed and replaced when one of these changes
 }
 
 func newReports(a *Agent) *reports {
@@ -114,7 +116,7 @@ func (r *reports) flush(ctx context.Context) {
 
 func (a *Agent) startReportStream(ctx context.Context, v Voter) *reportStream {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &reportStream{agent: a, voter: v, cancel: cancel, done: make(chan struct{}), more: make(chan struct{})}
+	s := &reportStream{agent: a, voter: v, cancel: cancel, done: make(chan struct{}), more: make(chan struct{}), heard: time.Now()}
 	go func() {
 		defer close(s.done)
 		s.run(ctx)
@@ -131,6 +133,7 @@ func (s *reportStream) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		s.agent.metrics.broken.Inc()
 		if greeted {
 			redial, failures = firstRedial, 0
 		}
@@ -162,7 +165,7 @@ func (s *reportStream) report(ctx context.Context) (greeted bool, err error) {
 	}
 	facts := s.agent.facts
 	sess := &session{nodeID: s.agent.cfg.NodeID, bootID: s.agent.bootID, most: maxReportRecords}
-	if err := stream.Send(sess.hello(facts.position(), facts.load())); err != nil && !errors.Is(err, io.EOF) {
+	if err := s.send(stream, sess.hello(facts.position(), facts.load())); err != nil && !errors.Is(err, io.EOF) {
 		return false, causeOr(ctx, err)
 	}
 	ack, err := stream.Recv() // has the reason, if Send ended with EOF
@@ -189,7 +192,7 @@ func (s *reportStream) converse(ctx context.Context, stream reportClient, sess *
 	for {
 		for _, m := range sess.next(facts) {
 			patience.Reset(ackTimeout)
-			if err := stream.Send(m); err != nil {
+			if err := s.send(stream, m); err != nil {
 				return in.reason(ctx, err)
 			}
 		}
@@ -213,7 +216,7 @@ func (s *reportStream) converse(ctx context.Context, stream reportClient, sess *
 			if !sess.waits { // else it runs already
 				patience.Reset(ackTimeout)
 			}
-			if err := stream.Send(sess.heartbeat(facts.load())); err != nil {
+			if err := s.send(stream, sess.heartbeat(facts.load())); err != nil {
 				return in.reason(ctx, err)
 			}
 			if !sess.waits {
@@ -225,6 +228,16 @@ func (s *reportStream) converse(ctx context.Context, stream reportClient, sess *
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// send sends one message, and counts it.
+func (s *reportStream) send(stream reportClient, m *pb.ReportStatusRequest) error {
+	s.agent.metrics.reports.Inc()
+	s.agent.metrics.reportBytes.Add(float64(proto.Size(m)))
+	if m.GetFull() {
+		s.agent.metrics.fullReports.Inc()
+	}
+	return stream.Send(m)
 }
 
 // errNoAck is why a stream is given up whose voter does not answer.
@@ -279,6 +292,9 @@ func (in incoming) reason(ctx context.Context, err error) error {
 func (s *reportStream) note(open bool, seen uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if open {
+		s.heard = time.Now()
+	}
 	if s.open == open && s.seen == seen {
 		return
 	}

@@ -188,6 +188,7 @@ func (a *Agent) prepare(i *instance) (*wasm.Module, error) {
 	}
 	module, err := a.load(ctx, i.order)
 	if damaged, _ := errors.AsType[*modulestore.DamagedError](err); damaged != nil {
+		a.metrics.damagedModules.Inc()
 		module, err = a.load(ctx, i.order) // the store has dropped it, so it is fetched again
 	}
 	if err != nil {
@@ -235,6 +236,7 @@ func (a *Agent) attempt(i *instance, module *wasm.Module, first bool, restarts u
 		a.publish(i, rec, a.event(eventStarted, rec, nil))
 		close(i.left)
 	} else {
+		a.metrics.restarts.Inc()
 		a.publish(i, rec, a.event(eventRestarted, rec, map[string]string{"restarts": strconv.FormatUint(uint64(restarts), 10)}))
 	}
 	return i.run(ctx, guest)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
@@ -15,14 +16,16 @@ import (
 // survives this host, and a cut that has the leader and this host on the losing side. The leader that gave
 // the order knows from the answer.
 func (a *Agent) witnessed(ctx context.Context, order *pb.Fence) error {
-	seq := a.facts.position()
+	seq, began := a.facts.position(), time.Now()
 	for {
 		changed := a.voters.Changed()
 		know, heard := a.reports.whoKnows(seq, order)
 		if 2*know > len(order.GetVoterIds()) || len(order.GetVoterIds()) == 0 {
+			a.metrics.witness.Observe(time.Since(began).Seconds())
 			return nil
 		}
 		if err := waitAny(ctx, changed, heard...); err != nil {
+			a.metrics.unwitnessed.Inc()
 			return rpc.Errorf(rpc.Timeout, "node %s has done it, but only %d of %d voters know of it yet: %w", a.cfg.NodeName, know, len(order.GetVoterIds()), err)
 		}
 	}

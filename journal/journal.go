@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 )
 
@@ -36,6 +38,8 @@ type Config struct {
 	FlushTimeout time.Duration
 	// Log is where the journal says what an operator should know. Default: nowhere.
 	Log *slog.Logger
+	// Registerer takes the metrics. Default: nobody does.
+	Registerer prometheus.Registerer
 
 	disk disk
 }
@@ -80,6 +84,7 @@ type Journal struct {
 	cfg      Config
 	log      *slog.Logger
 	path     string
+	metrics  *metrics
 	evidence bool          // the file was found damaged, and is to be kept aside
 	wake     chan struct{} // has something in it when waiting was nil and no longer is
 
@@ -90,6 +95,7 @@ type Journal struct {
 	waiting   *group         // takes in entries; nil while there are none
 	newest    *group
 	durable   uint64 // groups up to this number are on disk
+	fileBytes int64  // size of the file as it was written last
 	trouble   error  // why the last write went wrong; nil if it did not
 	closed    bool
 }
@@ -123,8 +129,9 @@ type Ticket struct {
 func newJournal(cfg Config) *Journal {
 	j := &Journal{
 		cfg: cfg, log: cfg.Log, path: filepath.Join(cfg.Dir, fileName),
-		wake: make(chan struct{}, 1),
-		held: map[key]entry{}, changes: map[key][]byte{},
+		metrics: newMetrics(),
+		wake:    make(chan struct{}, 1),
+		held:    map[key]entry{}, changes: map[key][]byte{},
 		newest: &group{},
 	}
 	// What was read may have been in the page cache only, so it counts as durable once it was

@@ -47,6 +47,9 @@ func Open(cfg Config) (*Journal, Recovered, error) {
 		return nil, Recovered{}, err
 	}
 	j := newJournal(cfg.withDefaults())
+	if err := j.registerMetrics(); err != nil {
+		return nil, Recovered{}, fmt.Errorf("register the metrics of the journal: %w", err)
+	}
 	if err := makeDir(j.cfg.Dir); err != nil {
 		return nil, Recovered{}, fmt.Errorf("make the journal's directory: %w", err)
 	}
@@ -65,6 +68,7 @@ func Open(cfg Config) (*Journal, Recovered, error) {
 		j.report(d)
 	}
 	j.evidence = len(found.damage) > 0
+	j.fileBytes = int64(len(data))
 	for k, e := range found.held {
 		e.frame = bytes.Clone(e.frame) // or one record would keep the whole file in memory
 		j.held[k] = e

@@ -81,7 +81,7 @@ func (w *writer) commit(last bool) error {
 		return nil
 	}
 	err := w.put(b)
-	w.journal.settle(b, err)
+	w.journal.settle(b, w.size, err)
 	return err
 }
 
@@ -132,16 +132,19 @@ func (w *writer) outgrown(added, held int64) bool {
 }
 
 // settle tells everybody how writing a batch ended.
-func (j *Journal) settle(b batch, err error) {
+func (j *Journal) settle(b batch, size int64, err error) {
 	j.mu.Lock()
 	before := j.trouble
 	if j.trouble = err; err == nil {
-		j.durable = b.number
+		j.durable, j.fileBytes = b.number, size
 	}
 	if b.group != nil {
 		close(b.group.tried)
 	}
 	j.mu.Unlock()
+	if err != nil {
+		j.metrics.failures.Inc()
+	}
 	switch {
 	case err != nil && before == nil:
 		j.log.Error("records can't be brought to disk; they are kept in memory, and it is tried again", "err", err)
@@ -171,7 +174,7 @@ func (w *writer) append(frames [][]byte) error {
 	}
 	_, err := w.file.Write(data)
 	if err == nil {
-		err = w.file.Sync()
+		err = w.sync(w.file)
 	}
 	if err != nil {
 		w.drop()
@@ -204,6 +207,7 @@ func (w *writer) replace(frames [][]byte) error {
 		return diskError("replace", j.path, err)
 	}
 	w.file, w.size, w.patient = fresh, int64(len(data)), 0
+	j.metrics.compactions.Inc()
 	return nil
 }
 
@@ -214,7 +218,7 @@ func (w *writer) create(path string, data []byte) (file, error) {
 		return nil, err
 	}
 	if _, err = f.Write(data); err == nil {
-		err = f.Sync()
+		err = w.sync(f)
 	}
 	if err != nil {
 		ignore(f.Close())
@@ -222,6 +226,13 @@ func (w *writer) create(path string, data []byte) (file, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+func (w *writer) sync(f file) error {
+	began := time.Now()
+	err := f.Sync()
+	w.journal.metrics.sync.Observe(time.Since(began).Seconds())
+	return err
 }
 
 // drop gives the file up.

@@ -118,6 +118,7 @@ func (in *Incoming) Commit() error {
 	if err != nil {
 		return fmt.Errorf("module %s: %w", in.hash.Short(), err)
 	}
+	in.store.look()
 	return nil
 }
 

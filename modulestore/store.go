@@ -37,8 +37,15 @@ func (e *DamagedError) Error() string {
 type Store struct {
 	dir string
 
-	mu        sync.Mutex        // guards receiving
+	mu        sync.Mutex        // guards all below
 	receiving map[Hash]struct{} // modules whose part file a transfer writes now
+	usage     Usage             // as of the last look
+}
+
+// Usage is what a store takes up.
+type Usage struct {
+	Modules int
+	Bytes   int64
 }
 
 // Info describes a module that is held.
@@ -62,7 +69,16 @@ func Open(dir string) (*Store, error) {
 			return nil, fmt.Errorf("clean the module store: %w", err)
 		}
 	}
-	return &Store{dir: dir, receiving: map[Hash]struct{}{}}, nil
+	s := &Store{dir: dir, receiving: map[Hash]struct{}{}}
+	_, err = s.List()
+	return s, err
+}
+
+// Usage returns what the store took up when it was last listed or changed. It does not touch the disk.
+func (s *Store) Usage() Usage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.usage
 }
 
 // Sweep deletes what came of transfers that broke a day ago and that nobody has gone on with.
@@ -129,7 +145,7 @@ func (s *Store) Read(h Hash) ([]byte, error) {
 		return nil, fmt.Errorf("module %s: %w", h.Short(), err)
 	}
 	if Sum(module) != h {
-		return nil, errors.Join(&DamagedError{Hash: h}, os.Remove(s.path(h)))
+		return nil, errors.Join(&DamagedError{Hash: h}, s.Remove(h))
 	}
 	return module, nil
 }
@@ -139,8 +155,12 @@ func (s *Store) Remove(h Hash) error {
 	if err := ignoreMissing(os.Remove(s.path(h))); err != nil {
 		return fmt.Errorf("module %s: %w", h.Short(), err)
 	}
+	s.look()
 	return nil
 }
+
+// look brings Usage up to date, where the directory can be read.
+func (s *Store) look() { _, _ = s.List() }
 
 // List returns what is held, by hash. A directory that somebody has removed holds nothing.
 func (s *Store) List() ([]Info, error) {
@@ -167,6 +187,13 @@ func (s *Store) List() ([]Info, error) {
 		}
 		all = append(all, Info{Hash: h, Size: info.Size(), StoredAt: info.ModTime()})
 	}
+	usage := Usage{Modules: len(all)}
+	for _, one := range all {
+		usage.Bytes += one.Size
+	}
+	s.mu.Lock()
+	s.usage = usage
+	s.mu.Unlock()
 	return all, nil
 }
 

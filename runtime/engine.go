@@ -8,6 +8,7 @@ import (
 	goruntime "runtime"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
@@ -25,6 +26,8 @@ type Config struct {
 	// rest. Default 0.
 	SpareProcessors int
 	Log             *slog.Logger
+	// Registerer takes the metrics; nil for nobody.
+	Registerer prometheus.Registerer
 }
 
 // keepUnused is how many compiled modules are kept in memory that no instance uses. A Go guest's code
@@ -40,6 +43,7 @@ type Engine struct {
 	compiling chan struct{}                                // a place in it is the right to compile
 	work      sync.WaitGroup                               // compilations under way
 	makeRoom  func()                                       // raises GOMAXPROCS, at its first call
+	metrics   metrics
 
 	mu      sync.Mutex // guards all below
 	modules map[string]*Module
@@ -80,6 +84,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, errors.Join(fmt.Errorf("offer WASI: %w", err), e.Close(ctx))
 	}
 	if err := e.offerImports(ctx); err != nil {
+		return nil, errors.Join(err, e.Close(ctx))
+	}
+	if err := e.registerMetrics(cfg.Registerer, cfg.CacheDir); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
 	e.offered = map[string]map[string]api.FunctionDefinition{}

@@ -29,8 +29,15 @@ func (e *Engine) Compile(ctx context.Context, hash string, load func(context.Con
 		// It goes on if the caller gives up, as others may wait for it too.
 		e.work.Go(func() {
 			m.compiled, m.err = e.compile(context.WithoutCancel(ctx), load)
+			if m.err == nil {
+				e.metrics.found()
+			} else {
+				e.metrics.failed.Inc()
+			}
 			close(m.ready)
 		})
+	} else {
+		e.metrics.memory.Inc()
 	}
 	select {
 	case <-m.ready:
