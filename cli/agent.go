@@ -128,6 +128,7 @@ func agentConfig(c *cli.Context, build Build, log *logging.Log) (node.Config, er
 		NodeLossGrace:    lossGrace(c),
 		DrainTimeout:     c.Duration("drain-timeout"),
 		Version:          build.Version,
+		Commit:           build.Commit,
 		Log:              log.Logger(),
 	}
 	if os.Getenv("GOMAXPROCS") == "" { // else the operator has decided

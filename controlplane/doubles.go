@@ -94,6 +94,7 @@ func (s *Server) stopDoublesOn(l *lead, nodeID string, doubles []*pb.Instance) {
 	}
 	for _, i := range doubles {
 		s.view.settled(i)
+		s.metrics.doubles.Inc()
 		s.cfg.Log.Info("stopped an instance that runs elsewhere by now", "instance_id", i.GetInstanceId(), "node", m.Name)
 	}
 }

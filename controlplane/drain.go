@@ -109,6 +109,7 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources(l, i.GetSpec(), []string{from}))
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {
+		s.metrics.relocationsFailed.Inc()
 		if !fact.StopsOnPartition(i.GetSpec()) { // else it is given up there first
 			if out.failures[i.GetInstanceId()] == nil { // else the node has said that nothing comes of it
 				l.noteOrdered(reserved)
@@ -124,6 +125,7 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 			s.view.settled(i)
 		}
 	}
+	s.metrics.relocations.Inc()
 	s.local.RecordEvent(&pb.Event{
 		Type: "instance.relocated", NodeId: reserved.GetNodeId(), InstanceId: i.GetInstanceId(), Name: i.GetSpec().GetName(),
 		Details: map[string]string{"from": i.GetNodeName(), "to": reserved.GetNodeName(), "reason": "drain"},

@@ -60,6 +60,8 @@ type lead struct {
 	seen       map[string]string // node id → the state last seen, for events
 	// By module hash: who said in the last round that they hold it. Never changed, but replaced.
 	holders map[string][]cluster.Member
+	// How many modules no node had in the last round.
+	lostModules int
 }
 
 // keepsModule returns the ids of some nodes that hold a module, as far as the last round of asking goes.
@@ -76,6 +78,9 @@ func (l *lead) keepsModule(hash string) []string {
 
 // Run follows the leadership of the cluster until ctx ends, and leads while it is this node's.
 func (s *Server) Run(ctx context.Context) error {
+	if err := s.registerMetrics(); err != nil {
+		return err
+	}
 	var term uint64
 	stop := func() {}
 	defer func() { stop() }()
@@ -165,6 +170,7 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	g.Go(func() error { s.keepProviders(l); return nil })
 	select {
 	case <-l.recovered:
+		s.metrics.recovery.Observe(time.Since(began).Seconds())
 		log.Info("leading", "duration", time.Since(began), "missing", s.missing(l))
 	case <-ctx.Done():
 	}

@@ -269,6 +269,7 @@ func (s *Server) declareLost(l *lead, m cluster.Member) bool {
 	}
 	s.view.setEpochs(s.fsm.Nodes(), s.reporters.reporting) // or followEpochs has, on hearing of it
 	s.cfg.Log.Warn("a node was lost: what ran there is started elsewhere", "lost", m.Name, "node_id", m.NodeID, "instances", len(ran))
+	s.metrics.losses.Inc()
 	s.clusterEvent("node.lost", m.NodeID, m.Name, nil)
 	for _, i := range ran {
 		if i.GetSpec().GetRestartPolicy().GetPolicyType() == pb.PolicyType_POLICY_TYPE_NEVER {

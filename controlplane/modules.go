@@ -273,6 +273,9 @@ func (s *Server) lookAfterModules(l *lead, care *moduleCare, voters []string) {
 	l.holders = held.holders
 	l.mu.Unlock()
 	s.tellLost(care, uses, held)
+	l.mu.Lock()
+	l.lostModules = len(care.lost)
+	l.mu.Unlock()
 	for hash, use := range uses {
 		holders := held.holders[hash]
 		if !use.needed || len(holders) == 0 {
@@ -336,9 +339,13 @@ func (s *Server) repair(l *lead, care *moduleCare, m cluster.Member, hash string
 			care.failing[key] = struct{}{}
 		}
 		care.mu.Unlock()
+		if err != nil && l.ctx.Err() == nil {
+			s.metrics.repairsFailed.Inc()
+		}
 		switch {
 		case l.ctx.Err() != nil:
 		case err == nil:
+			s.metrics.repairs.Inc()
 			s.cfg.Log.Info("a node lacked a module that is referenced, and has fetched it", "module", hash, "node", m.Name)
 		case !failedBefore:
 			s.cfg.Log.Warn("a node lacks a module that is referenced and could not fetch it; trying again", "module", hash, "node", m.Name, "err", err)

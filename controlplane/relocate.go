@@ -70,9 +70,11 @@ func (s *Server) relocateOne(l *lead, i *pb.Instance) {
 	}
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {
+		s.metrics.relocationsFailed.Inc()
 		s.cfg.Log.Warn("an instance of a lost node could not be started elsewhere; trying again", "instance_id", id, "name", i.GetSpec().GetName(), "node", reserved.GetNodeName(), "err", call.failure.GetMessage())
 		return
 	}
+	s.metrics.relocations.Inc()
 	s.local.RecordEvent(&pb.Event{
 		Type: "instance.relocated", NodeId: reserved.GetNodeId(), InstanceId: id, Name: i.GetSpec().GetName(),
 		Details: map[string]string{"to": reserved.GetNodeName(), "reason": i.GetLastError()},
@@ -96,6 +98,7 @@ func (s *Server) reserveRelocation(l *lead, i *pb.Instance) (*pb.Instance, *star
 	if orphan(i) {
 		chosen, err := place(s.candidatesLocked(l, i.GetSpec().GetName(), ""), i.GetSpec(), 1)
 		if err != nil {
+			s.countRefusal(err)
 			if reason := "waits for a node: " + err.Error(); i.GetLastError() != reason {
 				s.view.exchange(i, waitingFor(i, reason))
 			}

@@ -55,6 +55,7 @@ func (s *Server) ReportStatus(stream pb.ControlPlaneService_ReportStatusServer) 
 			s.view.replace(nodeID, position{bootID, m.GetSeq()}, full)
 			full, collecting = nil, false
 		case !s.view.advance(nodeID, m.GetAfterSeq(), position{bootID, m.GetSeq()}, m.GetInstances(), m.GetRemovedInstanceIds()):
+			s.metrics.gaps.Inc()
 			return rpc.Errorf(rpc.CommunicationFailure, "the report of node %s has a gap after %d; say hello again", nodeID, s.view.position(nodeID).Seq)
 		}
 		at := s.view.position(nodeID)

@@ -73,6 +73,13 @@ func (r *reporters) silence(nodeID string) (_ time.Duration, ever bool) {
 	return time.Since(heard), ever
 }
 
+// count returns how many nodes have a stream open.
+func (r *reporters) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.open)
+}
+
 // reporting says whether a stream of the node is open and has not been silent for too long.
 func (r *reporters) reporting(nodeID string) bool {
 	r.mu.Lock()

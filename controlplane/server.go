@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
 	"github.com/wasmatrix/wasmatrix/cluster"
@@ -33,6 +34,8 @@ type Config struct {
 	// it has lost, and often enough for agents to hear it without a gap (agent/keeper.go).
 	ModuleRound time.Duration
 	Log         *slog.Logger
+	// Registerer takes the metrics; nil for nobody.
+	Registerer prometheus.Registerer
 }
 
 func (c Config) withDefaults() Config {
@@ -93,6 +96,7 @@ type Server struct {
 	view      *view
 	events    *eventLog
 	reporters reporters
+	metrics   *metrics
 
 	copying sync.Mutex // held while a voter's copy is compared with this node's and taken over; taken before view.mu
 
@@ -110,6 +114,7 @@ func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, local LocalA
 		local:   local,
 		view:    newView(cfg.NodeID),
 		events:  newEventLog(),
+		metrics: newMetrics(),
 	}
 }
 

@@ -182,7 +182,16 @@ func (s *Server) unplaced(l *lead, err error) error {
 			return rpc.Errorf(rpc.NoLeader, "%w (node %s is just being taken in; try again)", err, m.Name)
 		}
 	}
+	s.countRefusal(err)
 	return rpc.Errorf(rpc.ResourceExhausted, "%w", err)
+}
+
+func (s *Server) countRefusal(err error) {
+	if none, ok := errors.AsType[*Unplaceable](err); ok && none.Full {
+		s.metrics.refusedFull.Inc()
+	} else {
+		s.metrics.refusedUnfit.Inc()
+	}
 }
 
 func finished(i *pb.Instance) *startCall {

@@ -57,6 +57,7 @@ type Config struct {
 	Etcd mirror.Etcd
 
 	Version string
+	Commit  string // of the source that the binary was built from
 	Log     *slog.Logger
 	// Called once, when the node is a registered member of a cluster.
 	Ready func(Info)

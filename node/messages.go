@@ -26,7 +26,7 @@ func (n *node) serveMessages(ctx context.Context) error {
 	}
 	server, err := messaging.NewServer(messaging.Config{
 		ClusterName: n.cluster.ClusterID(), ServerName: n.registration.GetNodeId(),
-		Listen: n.cfg.Bind, Advertise: n.ip, ClientPort: n.cfg.NATSPort, RoutePort: n.cfg.NATSRoutePort, Log: n.cfg.Log.With("node", n.cfg.NodeName),
+		Listen: n.cfg.Bind, Advertise: n.ip, ClientPort: n.cfg.NATSPort, RoutePort: n.cfg.NATSRoutePort, Log: n.cfg.Log.With("node", n.cfg.NodeName), Registerer: n.metrics,
 	})
 	if err == nil {
 		err = server.Start()

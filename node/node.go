@@ -10,7 +10,6 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc"
 
 	"github.com/wasmatrix/wasmatrix/agent"
@@ -81,7 +80,6 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 			err = errors.Join(err, n.close())
 		}
 	}()
-	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return n, fmt.Errorf("make --data-dir: %w", err)
 	}
@@ -94,6 +92,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		return n, err
 	}
 	n.ip = ip
+	n.registerMetrics(id)
 	addr := func(port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
 	n.registration = &pb.Node{
 		NodeId: id, Name: cfg.NodeName, Labels: cfg.Labels, Version: cfg.Version, Protocol: protocol,
@@ -110,7 +109,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		return n, err
 	}
 	n.engine, err = runtime.New(ctx, runtime.Config{
-		CacheDir: filepath.Join(cfg.DataDir, compiledDir), SpareProcessors: cfg.SpareProcessors, Log: log,
+		CacheDir: filepath.Join(cfg.DataDir, compiledDir), SpareProcessors: cfg.SpareProcessors, Log: log, Registerer: n.metrics,
 	})
 	if err != nil {
 		return n, err
@@ -148,7 +147,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	}
 	n.control = controlplane.New(controlplane.Config{
 		NodeID: id, NodeName: cfg.NodeName, RPCAddr: addr(cfg.RPCPort), Version: cfg.Version,
-		NodeLossGrace: cfg.NodeLossGrace, Log: log,
+		NodeLossGrace: cfg.NodeLossGrace, Log: log, Registerer: n.metrics,
 	}, n.cluster, fsm, n.peers, n.agent)
 	if len(cfg.Etcd.Endpoints) > 0 {
 		if n.mirror, err = mirror.New(mirror.Config{Etcd: cfg.Etcd, Log: log, Registerer: n.metrics}, n.cluster, fsm); err != nil {
@@ -167,7 +166,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	n.self = pb.NewControlPlaneServiceClient(self)
 	n.web = web.New(web.Config{
 		Addr:         net.JoinHostPort(cfg.Bind, strconv.Itoa(cfg.HTTPPort)),
-		ControlPlane: n.self, Gatherer: n.metrics, NodeName: cfg.NodeName, Version: cfg.Version, Log: log,
+		ControlPlane: n.self, Gatherer: n.metrics, Registerer: n.metrics, NodeName: cfg.NodeName, Version: cfg.Version, Log: log,
 	})
 	return n, n.web.Listen()
 }

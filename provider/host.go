@@ -109,8 +109,8 @@ func New(cfg Config, peers *rpc.Peers) *Host {
 // Start runs what the node was told last, before it was restarted.
 func (h *Host) Start() error {
 	if h.cfg.Registerer != nil {
-		if err := h.cfg.Registerer.Register(h.dropped); err != nil {
-			return err
+		if err := errors.Join(h.cfg.Registerer.Register(h.dropped), h.cfg.Registerer.Register(newCollector(h))); err != nil {
+			return fmt.Errorf("register the metrics of the providers: %w", err)
 		}
 	}
 	if h.cfg.Path == "" {

@@ -50,7 +50,7 @@ const (
 	maxCorrelation    = 128
 )
 
-// Config is what a server needs. All fields but Log are required.
+// Config is what a server needs. All fields but Registerer and Log are required.
 type Config struct {
 	// Addr is where to listen, host:port.
 	Addr string
@@ -58,6 +58,8 @@ type Config struct {
 	ControlPlane pb.ControlPlaneServiceClient
 	// Gatherer has the metrics to show.
 	Gatherer prometheus.Gatherer
+	// Registerer takes those of this server; nil for nobody.
+	Registerer prometheus.Registerer
 	// NodeName and Version are this node's own.
 	NodeName, Version string
 	// Log; nil: none.
@@ -70,6 +72,7 @@ type Server struct {
 	http *http.Server
 	ln   net.Listener // nil before Listen
 
+	counts            *metrics
 	requests, streams gate
 	heartbeat         time.Duration
 	// ending ends when the server stops: streams would hold it up for ever.
@@ -85,7 +88,7 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, requests: make(gate, maxRequests), streams: make(gate, maxStreams), heartbeat: heartbeat}
+	s := &Server{cfg: cfg, counts: newMetrics(), requests: make(gate, maxRequests), streams: make(gate, maxStreams), heartbeat: heartbeat}
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.http = &http.Server{
 		Handler:                      s.handler(),
@@ -124,6 +127,9 @@ func (s *Server) Addr() net.Addr {
 func (s *Server) Run(ctx context.Context) error {
 	if s.ln == nil {
 		return errors.New("serve http: Listen was not called")
+	}
+	if err := s.registerMetrics(); err != nil {
+		return fmt.Errorf("register the metrics of http: %w", err)
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -171,11 +177,11 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, rpc.Errorf(rpc.InvalidRequest, "there is nothing at %q; the API is below /v1/", r.URL.Path))
 	})
-	return guard(mux)
+	return s.guard(mux)
 }
 
 // guard lets only readers in, tells browsers to be strict, and gives each request a correlation id.
-func guard(next http.Handler) http.Handler {
+func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
@@ -194,7 +200,7 @@ func guard(next http.Handler) http.Handler {
 			refuse(w, http.StatusMethodNotAllowed, rpc.Errorf(rpc.InvalidRequest, "HTTP only shows; use the command line or gRPC to change something"))
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(rpc.WithCorrelationID(r.Context(), id)))
+		s.counts.counted(next, w, r.WithContext(rpc.WithCorrelationID(r.Context(), id)))
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wasmatrix/wasmatrix/capability"
 )
@@ -28,7 +29,8 @@ type Config struct {
 	ClientPort int    // for NATS clients from outside; 0 for any that is free
 	RoutePort  int    // for the other nodes' servers; 0 for any that is free
 
-	Log *slog.Logger // what NATS calls a notice is debug here; nil for nowhere
+	Log        *slog.Logger          // what NATS calls a notice is debug here; nil for nowhere
+	Registerer prometheus.Registerer // takes the metrics; nil for nobody
 }
 
 func (c Config) withDefaults() Config {
@@ -107,7 +109,7 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	nats.SetLoggerV2(s.log, cfg.Log.Enabled(context.Background(), slog.LevelDebug), false, false)
 	s.nats = nats
-	return s, nil
+	return s, s.registerMetrics()
 }
 
 func orRandom(port int) int {
