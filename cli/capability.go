@@ -111,7 +111,7 @@ func (c *client) printGrants(i *pb.Instance) error {
 	for _, g := range grants {
 		rows = append(rows, []string{g.CapabilityID, g.ProviderType, strings.Join(g.Permissions, ",")})
 	}
-	return table(c.out(), []string{"CAPABILITY", "TYPE", "PERMISSIONS"}, rows)
+	return table(c.out(), []column{{heading: "CAPABILITY"}, {heading: "TYPE", spare: 1}, {heading: "PERMISSIONS"}}, rows)
 }
 
 // parseGrants reads ID=PERM[,PERM...] words.

@@ -46,7 +46,7 @@ func Main(args []string, stdout, stderr io.Writer, build Build) int {
 		printJSON(stderr, api.FromError(err)) //nolint:errcheck // nowhere left to tell
 	} else {
 		e := rpc.FromError(err)
-		fmt.Fprintf(stderr, "error: %s (%s)\n", clean(e.Message), e.Code)
+		fmt.Fprintf(stderr, "%s %s (%s)\n", screenOf(stderr).paint(red, "error:"), clean(e.Message), e.Code)
 		if wrong {
 			fmt.Fprintf(stderr, "see `%s --help`\n", usage.command)
 		}

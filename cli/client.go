@@ -101,7 +101,7 @@ func (c *client) out() io.Writer { return c.App.Writer }
 
 // note tells a person something that is no part of the answer.
 func (c *client) note(format string, args ...any) {
-	fmt.Fprintf(c.App.ErrWriter, "note: %s\n", clean(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(c.App.ErrWriter, "%s %s\n", screenOf(c.App.ErrWriter).paint(yellow, "note:"), clean(fmt.Sprintf(format, args...)))
 }
 
 // How long follow waits between two attempts.

@@ -46,7 +46,10 @@ func memberTable(w io.Writer, members []api.Member) error {
 			m.Name, m.Role, m.State, fmt.Sprint(m.Instances), m.GossipAddr, m.RPCAddr, m.HTTPAddr, pairs(m.Labels), m.Version,
 		})
 	}
-	return table(w, []string{"NAME", "ROLE", "STATE", "INSTANCES", "GOSSIP", "RPC", "HTTP", "LABELS", "VERSION"}, rows)
+	return table(w, []column{
+		{heading: "NAME"}, {heading: "ROLE"}, {heading: "STATE", states: true}, {heading: "INSTANCES", spare: 1}, {heading: "GOSSIP", spare: 5},
+		{heading: "RPC"}, {heading: "HTTP", spare: 3}, {heading: "LABELS", least: 12, spare: 2}, {heading: "VERSION", least: 8, spare: 4},
+	}, rows)
 }
 
 func statusCommand() *cli.Command {

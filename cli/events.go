@@ -117,7 +117,8 @@ func printEvent(w io.Writer, e api.Event) error {
 	if e.InstanceID != "" {
 		subject = strings.TrimSpace(e.InstanceID + " " + e.Name)
 	}
-	line := fmt.Sprintf("%-29s  %-20s  %s  %s", moment(e.Time), clean(e.Type), clean(subject), clean(pairs(e.Details)))
+	kind := screenOf(w).paint(eventColors[e.Type], pad(clean(e.Type), 20))
+	line := fmt.Sprintf("%-29s  %s  %s  %s", moment(e.Time), kind, clean(subject), clean(pairs(e.Details)))
 	_, err := fmt.Fprintln(w, strings.TrimRight(line, " "))
 	return err
 }

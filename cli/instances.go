@@ -19,7 +19,7 @@ func psCommand() *cli.Command {
 		Name:        "ps",
 		Usage:       "list the instances",
 		ArgsUsage:   " ",
-		Description: "The table shows as much of each id as tells those listed apart; JSON has the whole ids.",
+		Description: "A terminal shows as much of each id as tells those listed apart; a pipe and JSON have the whole ids.",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also those that have ended", DisableDefaultText: true, EnvVars: env("all")},
 			&cli.StringFlag{Name: "name", Usage: "only those of this `NAME`", EnvVars: env("name")},

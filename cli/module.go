@@ -25,6 +25,8 @@ const (
 	hashPrefix = "sha256:"
 	// maxModule is the most that a cluster takes.
 	maxModule = 256 << 20
+	// leastDigits is how much of a hash stands for it at the least, so that a typing slip runs nothing.
+	leastDigits = 4
 	// pushChunk is how many bytes of a module one message carries.
 	pushChunk = 256 << 10
 	// pushRate is the slowest network that --timeout makes allowance for, in bytes a second: a push may
@@ -55,7 +57,8 @@ func moduleCommand() *cli.Command {
 				Usage:     "list the modules that the cluster holds",
 				ArgsUsage: " ",
 				Description: "With the nodes that hold each, and how many live instances reference it. NODES is empty where no node\n" +
-					"that answers holds what an instance references.",
+					"that answers holds what an instance references. A terminal shows as much\n" +
+					"of each hash as tells those listed apart; a pipe gets it whole.",
 				Flags:  clientFlags(),
 				Action: asClient(listModules),
 			},
@@ -105,11 +108,46 @@ type moduleFile struct {
 	size int64
 }
 
+// isHashBeginning says whether a word can only be the beginning of a hash: a file may have any name.
+func isHashBeginning(s string) bool {
+	digits, ok := strings.CutPrefix(s, hashPrefix)
+	if !ok || len(digits) < leastDigits || len(digits) >= 64 || strings.Trim(digits, "0123456789abcdef") != "" {
+		return false
+	}
+	_, err := os.Stat(s)
+	return err != nil
+}
+
+// wholeHash returns the hash of the one module of the cluster that a beginning stands for.
+func (c *client) wholeHash(ctx context.Context, beginning string) (string, error) {
+	resp, err := ask(ctx, c, c.catalog.ListCatalog, &pb.ListCatalogRequest{})
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, m := range resp.GetModules() {
+		if strings.HasPrefix(m.GetModule().GetModuleHash(), beginning) {
+			found = append(found, m.GetModule().GetModuleHash())
+		}
+	}
+	switch silent := resp.GetSilentNodes(); {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return "", rpc.Errorf(rpc.InvalidRequest, "%q stands for %d modules (%s …); give more of it", beginning, len(found), strings.Join(found[:2], ", "))
+	case len(silent) > 0:
+		return "", rpc.Errorf(rpc.ModuleNotFound, "no node that answers holds a module whose hash begins with %s, and %s did not answer; see wasmatrix module ls",
+			beginning, strings.Join(silent, ", "))
+	default:
+		return "", rpc.Errorf(rpc.ModuleNotFound, "no module of the cluster has a hash that begins with %s; see wasmatrix module ls", beginning)
+	}
+}
+
 // openModule opens a module's file and hashes it.
 func openModule(path string) (_ *moduleFile, err error) {
 	if strings.HasPrefix(path, hashPrefix) {
 		if _, err := os.Stat(path); err != nil {
-			return nil, rpc.Errorf(rpc.InvalidRequest, "%q is no hash: want sha256: and 64 lower-case hex digits", path)
+			return nil, rpc.Errorf(rpc.InvalidRequest, "%q is no hash: want sha256: and 64 lower-case hex digits, or the first few of them", path)
 		}
 	}
 	f, err := os.Open(path)
@@ -218,14 +256,24 @@ func compareAges(a, b *time.Time) int {
 	return cmp.Or(a, &zero).Compare(*cmp.Or(b, &zero))
 }
 
+// shortestHash is the least of a hash that is shown: enough to be the only one in any cluster.
+const shortestHash = len(hashPrefix) + 12
+
 func moduleTable(w io.Writer, modules []api.Module, now time.Time) error {
 	rows := make([][]string, 0, len(modules))
+	hashes := make([]string, 0, len(modules))
 	for _, m := range modules {
+		hashes = append(hashes, m.ModuleHash)
+	}
+	hashes = shortIDs(w, hashes, shortestHash)
+	for n, m := range modules {
 		rows = append(rows, []string{
-			m.ModuleHash, formatSize(m.SizeBytes), shorten(strings.Join(m.Nodes, ", "), 40), fmt.Sprint(m.LiveInstances), age(m.StoredAt, now),
+			hashes[n], formatSize(m.SizeBytes), strings.Join(m.Nodes, ", "), fmt.Sprint(m.LiveInstances), age(m.StoredAt, now),
 		})
 	}
-	return table(w, []string{"MODULE", "SIZE", "NODES", "INSTANCES", "AGE"}, rows)
+	return table(w, []column{
+		{heading: "MODULE"}, {heading: "SIZE", spare: 2}, {heading: "NODES", least: 12, spare: 3}, {heading: "INSTANCES", spare: 1}, {heading: "AGE", spare: 4},
+	}, rows)
 }
 
 // removed is what module rm prints with JSON.

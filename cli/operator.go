@@ -134,7 +134,10 @@ func raftTable(w io.Writer, servers []raftServer, newest uint64) error {
 		}
 		rows = append(rows, []string{s.Name, s.NodeID, s.RPCAddr, s.Role, s.State, term, last, behind})
 	}
-	return table(w, []string{"NAME", "ID", "RPC", "ROLE", "STATE", "TERM", "LAST INDEX", "BEHIND"}, rows)
+	return table(w, []column{
+		{heading: "NAME"}, {heading: "ID", spare: 3}, {heading: "RPC", spare: 2}, {heading: "ROLE"}, {heading: "STATE", states: true},
+		{heading: "TERM", spare: 1}, {heading: "LAST INDEX"}, {heading: "BEHIND"},
+	}, rows)
 }
 
 func removeVoter(ctx context.Context, c *client) error {

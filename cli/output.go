@@ -5,68 +5,10 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/wasmatrix/wasmatrix/api"
 )
-
-// table prints rows under a heading, in columns.
-func table(w io.Writer, heading []string, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range append([][]string{heading}, rows...) {
-		cells := slices.Clone(row)
-		for i, cell := range cells {
-			if cells[i] = clean(cell); cells[i] == "" {
-				cells[i] = "-"
-			}
-		}
-		if _, err := fmt.Fprintln(tw, strings.Join(cells, "\t")); err != nil {
-			return err
-		}
-	}
-	return tw.Flush()
-}
-
-// field is one line of what is told of a single thing.
-type field struct{ name, value string }
-
-// fields prints what is told of a single thing, leaving out what is not set.
-func fields(w io.Writer, all []field) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, f := range all {
-		if f.value == "" {
-			continue
-		}
-		if _, err := fmt.Fprintf(tw, "%s:\t%s\n", f.name, clean(f.value)); err != nil {
-			return err
-		}
-	}
-	return tw.Flush()
-}
-
-// clean keeps text from elsewhere, such as a guest's last words, from steering the terminal or
-// breaking a table's lines.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case unicode.IsControl(r):
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
-}
-
-// shorten cuts text that is too long for its column.
-func shorten(s string, most int) string {
-	if r := []rune(s); len(r) > most {
-		return string(r[:most-1]) + "…"
-	}
-	return s
-}
 
 // age writes how long ago something was, in two units at most.
 func age(t *time.Time, now time.Time) string {
@@ -118,22 +60,39 @@ func instanceTable(w io.Writer, instances []api.Instance, now time.Time) error {
 	for _, i := range instances {
 		ids = append(ids, i.InstanceID)
 	}
-	width := prefixWidth(ids)
-	for _, i := range instances {
+	ids = shortIDs(w, ids, shortestID)
+	for n, i := range instances {
 		rows = append(rows, []string{
-			i.InstanceID[:min(width, len(i.InstanceID))], i.Name, i.NodeName, i.Status, fmt.Sprint(i.Restarts), age(i.CreatedAt, now), shorten(lastWord(i), 60),
+			ids[n], i.Name, i.NodeName, i.Status, fmt.Sprint(i.Restarts), age(i.CreatedAt, now), lastWord(i),
 		})
 	}
-	return table(w, []string{"ID", "NAME", "NODE", "STATUS", "RESTARTS", "AGE", "EXIT/ERROR"}, rows)
+	return table(w, []column{
+		{heading: "ID"}, {heading: "NAME", least: 16}, {heading: "NODE", least: 12, spare: 2}, {heading: "STATUS", states: true},
+		{heading: "RESTARTS", spare: 3}, {heading: "AGE", spare: 4}, {heading: "EXIT/ERROR", least: 16, spare: 1},
+	}, rows)
 }
 
-// shortestPrefix is the least of an id that is shown: all of the time in a UUIDv7, to its millisecond.
-const shortestPrefix = len("01930000-0000")
+// shortIDs returns as much of ids as tells them apart, for people; in a pipe they stay whole, since more may have come
+// before a script uses them.
+func shortIDs(w io.Writer, ids []string, shortest int) []string {
+	if screenOf(w).width == 0 {
+		return ids
+	}
+	width := prefixWidth(ids, shortest)
+	short := make([]string, 0, len(ids))
+	for _, id := range ids {
+		short = append(short, id[:min(width, len(id))])
+	}
+	return short
+}
+
+// shortestID is the least of an id that is shown: all of the time in a UUIDv7, to its millisecond.
+const shortestID = len("01930000-0000")
 
 // prefixWidth returns how much of ids is enough to tell them apart. Ids made together share their time,
 // so that it may be more than the shortest.
-func prefixWidth(ids []string) int {
-	width := shortestPrefix
+func prefixWidth(ids []string, shortest int) int {
+	width := shortest
 	ids = slices.Clone(ids)
 	slices.Sort(ids)
 	for n := 1; n < len(ids); n++ {

@@ -40,8 +40,8 @@ func checkGolden(t *testing.T, path string, got []byte) {
 	}
 }
 
-func TestTablesReadAsTheyDid(t *testing.T) {
-	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+// The tables of a small cluster with all that is hard to fit: long names and errors, wide letters, what steers a terminal.
+func sampleTables(now time.Time) map[string]func(io.Writer) error {
 	ago := func(d time.Duration) *time.Time { t := now.Add(-d); return &t }
 	code := int32(3)
 	web := api.Instance{
@@ -55,8 +55,10 @@ func TestTablesReadAsTheyDid(t *testing.T) {
 	worker.InstanceID, worker.Name, worker.Status, worker.NodeName = "01930000-0002-7000-8000-000000000002", "a-longer-name", "crashed", "n"
 	worker.CreatedAt, worker.FinishedAt, worker.Restarts, worker.ExitCode = ago(50*time.Hour), ago(time.Hour), 12, &code
 	worker.LastError = "exit code 3\x1b[31m\nand then some more that is far too long to be shown in one line of a table"
-	for name, show := range map[string]func(io.Writer) error{
-		"instances": func(w io.Writer) error { return instanceTable(w, []api.Instance{web, worker}, now) },
+	wide := worker
+	wide.InstanceID, wide.Name, wide.Status = "01930000-0003-7000-8000-000000000003", "宽宽宽", "restarting"
+	return map[string]func(io.Writer) error{
+		"instances": func(w io.Writer) error { return instanceTable(w, []api.Instance{web, worker, wide}, now) },
 		"nothing":   func(w io.Writer) error { return instanceTable(w, nil, now) },
 		"instance":  func(w io.Writer) error { return instanceFields(w, web) },
 		"crashed":   func(w io.Writer) error { return instanceFields(w, worker) },
@@ -83,7 +85,13 @@ func TestTablesReadAsTheyDid(t *testing.T) {
 				Time: &now, Type: "instance.crashed", InstanceID: web.InstanceID, Name: "web", Details: map[string]string{"exit_code": "3", "error": "a\nb"},
 			})
 		},
-	} {
+	}
+}
+
+var sampleTime = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+
+func TestTablesReadAsTheyDid(t *testing.T) {
+	for name, show := range sampleTables(sampleTime) {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			if err := show(&out); err != nil {
@@ -101,8 +109,8 @@ func TestShortIDsStandForOneOfThoseShown(t *testing.T) {
 			return fmt.Sprintf("01930000-%04x-7%03x-8000-%012x",
 				rapid.IntRange(0, 2).Draw(t, "ms"), rapid.IntRange(0, 2).Draw(t, "seq"), rapid.IntRange(0, 20).Draw(t, "random"))
 		})).Draw(t, "ids")
-		width := prefixWidth(ids)
-		if width < shortestPrefix {
+		width := prefixWidth(ids, shortestID)
+		if width < shortestID {
 			t.Fatalf("%d characters are too few to be told from ids not shown", width)
 		}
 		ofPrefix := map[string]string{}

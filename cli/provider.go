@@ -92,12 +92,15 @@ func listProviders(ctx context.Context, c *client) error {
 	for _, p := range all {
 		rows = append(rows, []string{p.ProviderID, p.ProviderType, p.State, p.Backend, strings.Join(p.Nodes, ","), firstFailure(p)})
 	}
-	return table(c.out(), []string{"ID", "TYPE", "STATE", "BACKEND", "NODES", "ERROR"}, rows)
+	return table(c.out(), []column{
+		{heading: "ID"}, {heading: "TYPE", spare: 2}, {heading: "STATE", states: true}, {heading: "BACKEND", least: 16, spare: 3},
+		{heading: "NODES", least: 12, spare: 4}, {heading: "ERROR", least: 20, spare: 1},
+	}, rows)
 }
 
 func firstFailure(p api.Provider) string {
 	for _, node := range slices.Sorted(maps.Keys(p.Failures)) {
-		return shorten(node+": "+p.Failures[node], 60)
+		return node + ": " + p.Failures[node]
 	}
 	return ""
 }

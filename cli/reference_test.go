@@ -58,6 +58,9 @@ func reference() string {
 		"Flags go before arguments. Each flag can also be set by its environment variable.\n" +
 		"Exit codes: 0 done, 1 the operation failed, 2 the command line was wrong.\n" +
 		"Errors are printed on stderr as `error: MESSAGE (ERROR_CODE)`, or as JSON with `-o json`.\n\n" +
+		"On a terminal that is too narrow, tables shorten long cells, and then leave out their least important columns: an … in the heading\n" +
+		"says so. In a pipe they are whole. States and errors are colored on a terminal; not with `NO_COLOR` or `TERM=dumb`, and with\n" +
+		"`CLICOLOR_FORCE=1` also elsewhere.\n\n" +
 		"Ctrl-C ends a command at once, without a word, and a shell sees 130, also with `-f`; `agent` leaves in order and exits with 0.\n" +
 		"A SIZE is like 64MiB (of 1,048,576 bytes), 64MB (of 1,000,000) or a number of bytes. A TIME is like 500ms, 10s or 2m.\n")
 	for _, c := range tree().Commands {

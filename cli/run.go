@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -32,8 +33,8 @@ func runCommand() *cli.Command {
 		Name:      "run",
 		Usage:     "start instances of a module",
 		ArgsUsage: "MODULE [-- ARG...]",
-		Description: "MODULE is a .wasm file, or the sha256:HEX of one that the cluster holds. Returns when the instances\n" +
-			"run, or fails saying why. What comes after -- is for the guest.",
+		Description: "MODULE is a .wasm file, or the sha256:HEX of one that the cluster holds, or the beginning of that. Returns when the\n" +
+			"instances run, or fails saying why. What comes after -- is for the guest.",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "name", Usage: "call the instances this; they share the `NAME`", DefaultText: "the module's", EnvVars: env("name")},
 			&cli.IntFlag{Name: "count", Value: 1, Usage: "start `N` instances", EnvVars: env("count")},
@@ -89,9 +90,6 @@ func runRequest(c *client) (*startRequest, error) {
 		RestartPolicy: &pb.RestartPolicy{
 			PolicyType: restart, MaxRetries: uint32(c.Uint("max-retries")), Backoff: durationpb.New(c.Duration("backoff")),
 		},
-	}
-	if spec.Name == "" {
-		spec.Name = nameFor(module)
 	}
 	if spec.MemoryLimitBytes, err = sizeOf(c.Context, "memory"); err != nil {
 		return nil, err
@@ -182,6 +180,12 @@ func (c *client) run(ctx context.Context, req *startRequest) error {
 		holders []string
 		err     error
 	)
+	if isHashBeginning(req.module) {
+		if req.module, err = c.wholeHash(ctx, req.module); err != nil {
+			return err
+		}
+	}
+	req.spec.Name = cmp.Or(req.spec.Name, nameFor(req.module))
 	if isHash(req.module) {
 		req.spec.ModuleHash = req.module
 	} else {
