@@ -16,7 +16,7 @@ func BenchmarkStart(b *testing.B) {
 	for name, dir := range map[string]string{"NoJournal": "", "Journal": filepath.Join(b.TempDir(), "journal")} {
 		b.Run(name, func(b *testing.B) {
 			h := newHost(b, "n1", nil, func(c *Config) { c.JournalDir = dir })
-			s := spec(h.push(actor(b)), "forever")
+			s := spec(h.push(actor(b)), "sleep", "3600000")
 			h.Resume(0, nil)
 			var took []time.Duration
 			for b.Loop() {

@@ -21,6 +21,7 @@ var figures = []figure{
 	{"idle", idleNodes},
 	{"start", startCached},
 	{"journal", journalCost},
+	{"slow-disk", slowJournal},
 	{"count", countThousand},
 	{"density", tenThousandIdle},
 	{"failover", leaderKilled},
