@@ -32,6 +32,8 @@ type VoterFinder interface {
 	Voters() []Voter
 	// Changed returns a channel that is closed once Voters may answer something else.
 	Changed() <-chan struct{}
+	// Term returns the Raft term that this node is in: if it is a voter, it has voted in no later one.
+	Term() uint64
 }
 
 // Agent runs instances on one host. New makes one; it takes orders from then on, and reports while

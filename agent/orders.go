@@ -64,6 +64,7 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 		if err := a.witnessed(ctx, req.GetFence()); err != nil {
 			return nil, err
 		}
+		resp.Term = a.voters.Term() // after that: who is elected later has asked this voter later
 	}
 	if len(resp.Failures) > 0 {
 		a.log.Warn("instances did not start", "name", req.GetSpec().GetName(), "module", hash.Short(),

@@ -39,6 +39,8 @@ func (e *electorate) Changed() <-chan struct{} {
 	return e.changed
 }
 
+func (e *electorate) Term() uint64 { return 1 }
+
 func (e *electorate) set(voters ...Voter) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -100,6 +100,29 @@ func (s *Server) leadsStill(ctx context.Context, l *lead) error {
 	return nil
 }
 
+// answeredInTerm says whether the answers to the orders of a start have said already what leadsStill would ask for.
+func (s *Server) answeredInTerm(l *lead, calls map[string]*startCall) bool {
+	term := l.fence.GetTerm()
+	return mostAnsweredIn(term, s.cfg.NodeID, s.cluster.Voters(), calls) && s.cluster.Term() == term
+}
+
+// mostAnsweredIn says whether for each instance this node and the one that started it are most of the voters, the other being in
+// that term when both knew of the instance.
+func mostAnsweredIn(term uint64, self string, voters []string, calls map[string]*startCall) bool {
+	if len(voters) > 3 || !slices.Contains(voters, self) {
+		return false
+	}
+	for _, call := range calls {
+		if call.failure != nil {
+			continue // nothing is acknowledged of it
+		}
+		if on := call.instance.GetNodeId(); call.term != term || on == self || !slices.Contains(voters, on) {
+			return false
+		}
+	}
+	return true
+}
+
 // witnessLocked marks a record of another node as witnessed: this node has it now. The record has just
 // come off the wire, and nobody else reads it yet, or it is marked already.
 func (v *view) witnessLocked(i *pb.Instance) {

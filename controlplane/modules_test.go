@@ -85,6 +85,7 @@ type noVoters struct{}
 
 func (noVoters) Voters() []agent.Voter    { return nil }
 func (noVoters) Changed() <-chan struct{} { return nil }
+func (noVoters) Term() uint64             { return 0 }
 
 // newModuleCluster starts agents and a leader that looks after their modules all the time.
 func newModuleCluster(t *testing.T, names ...string) *moduleCluster {

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -126,5 +127,40 @@ func TestReturnedNodeKeepsWhatIsOnlyBeingStartedElsewhere(t *testing.T) {
 	s.view.put(instance("i", "n2", 4, 2, running))
 	if ids := gone(); len(ids) != 1 {
 		t.Errorf("it runs on n2, and n1 is told to drop %v", ids)
+	}
+}
+
+// A start is acknowledged without another question only where the answers to the orders are as good as one.
+func TestAnswersOfAStartSayInWhichTermMostVotersAre(t *testing.T) {
+	on := func(node string, term uint64) *startCall {
+		return &startCall{instance: instance("i", node, 1, 2, running), term: term}
+	}
+	refused := &startCall{failure: &pb.StartFailure{}}
+	three, five := []string{"me", "n1", "n2"}, []string{"me", "n1", "n2", "n3", "n4"}
+	for what, c := range map[string]struct {
+		voters []string
+		calls  []*startCall
+		want   bool
+	}{
+		"a voter that is in the term":                 {three, []*startCall{on("n1", 7)}, true},
+		"each on a voter that is":                     {three, []*startCall{on("n1", 7), on("n2", 7)}, true},
+		"one of two voters":                           {three[:2], []*startCall{on("n1", 7)}, true},
+		"a voter that has voted in a later one":       {three, []*startCall{on("n1", 8)}, false},
+		"a voter of a version that does not say":      {three, []*startCall{on("n1", 0)}, false},
+		"one that is and one that is not":             {three, []*startCall{on("n1", 7), on("n2", 8)}, false},
+		"a node that has no vote":                     {three, []*startCall{on("n3", 7)}, false},
+		"this node alone":                             {three, []*startCall{on("me", 7)}, false},
+		"two of five":                                 {five, []*startCall{on("n1", 7)}, false},
+		"a voter that is, for one that has no vote":   {three[1:], []*startCall{on("n1", 7)}, false},
+		"a voter that is, and one that has refused":   {three, []*startCall{on("n1", 7), refused}, true},
+		"one that was known before, with its own way": {three, []*startCall{finished(instance("i", "n1", 1, 2, running))}, false},
+	} {
+		calls := map[string]*startCall{}
+		for n, call := range c.calls {
+			calls[fmt.Sprint(n)] = call
+		}
+		if got := mostAnsweredIn(7, "me", c.voters, calls); got != c.want {
+			t.Errorf("%s: %v, want %v", what, got, c.want)
+		}
 	}
 }

@@ -24,7 +24,8 @@ type startCall struct {
 	on       string        // id of the node that is ordered to start it; guarded by lead.mu
 	instance *pb.Instance
 	failure  *pb.StartFailure
-	known    bool // it was there already
+	known    bool   // it was there already
+	term     uint64 // in which the node was when most voters knew of the instance; 0 where it did not say
 }
 
 // StartInstance places the instances, all or none, and has their agents start them.
@@ -82,8 +83,10 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 	if err := s.confirm(ctx, l, known); err != nil {
 		return nil, err
 	}
-	if err := s.leadsStill(ctx, l); err != nil {
-		return nil, err
+	if !s.answeredInTerm(l, calls) {
+		if err := s.leadsStill(ctx, l); err != nil {
+			return nil, err
+		}
 	}
 	s.durable(resp.GetInstances())
 	return resp, nil
@@ -318,6 +321,7 @@ func startOrders(reserved []*pb.Instance) []*pb.StartOrder {
 // startOutcome is what came of one order to one agent.
 type startOutcome struct {
 	at        position // in the agent's story, that has the instances
+	term      uint64   // in which its node was when most voters knew that story
 	instances map[string]*pb.Instance
 	failures  map[string]*pb.StartFailure
 	err       error // the order's own, where the agent did not answer it
@@ -339,7 +343,7 @@ func (s *Server) orderStart(ctx context.Context, l *lead, nodeID string, spec *p
 	if err != nil {
 		return startOutcome{err: err}
 	}
-	out := startOutcome{at: position{resp.GetBootId(), resp.GetSeq()}, instances: map[string]*pb.Instance{}, failures: map[string]*pb.StartFailure{}}
+	out := startOutcome{at: position{resp.GetBootId(), resp.GetSeq()}, term: resp.GetTerm(), instances: map[string]*pb.Instance{}, failures: map[string]*pb.StartFailure{}}
 	for _, i := range resp.GetInstances() {
 		out.instances[i.GetInstanceId()] = i
 	}
@@ -360,7 +364,7 @@ func (s *Server) settle(l *lead, call *startCall, reserved *pb.Instance, out sta
 		if s.view.taken(i) {
 			call.failure = &pb.StartFailure{InstanceId: id, ErrorCode: string(rpc.CommunicationFailure), Message: "node " + reserved.GetNodeName() + " was declared lost before it answered"}
 		} else {
-			call.instance = i
+			call.instance, call.term = i, out.term
 		}
 	case out.failures[id] != nil:
 		call.failure = out.failures[id]

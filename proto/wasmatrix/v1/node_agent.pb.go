@@ -220,8 +220,11 @@ type NodeAgentServiceStartInstanceResponse struct {
 	Instances []*Instance            `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
 	Failures  []*StartFailure        `protobuf:"bytes,2,rep,name=failures,proto3" json:"failures,omitempty"`
 	// A position in the agent's story that has these instances: a list of an earlier one lacks them.
-	BootId        string `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Seq           uint64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
+	BootId string `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Seq    uint64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
+	// The Raft term in which the agent's node was when most voters knew of all this. Of one that votes, it says what CheckTerm
+	// would.
+	Term          uint64 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -280,6 +283,13 @@ func (x *NodeAgentServiceStartInstanceResponse) GetBootId() string {
 func (x *NodeAgentServiceStartInstanceResponse) GetSeq() uint64 {
 	if x != nil {
 		return x.Seq
+	}
+	return 0
+}
+
+func (x *NodeAgentServiceStartInstanceResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
 	}
 	return 0
 }
@@ -933,12 +943,13 @@ const file_wasmatrix_v1_node_agent_proto_rawDesc = "" +
 	"\astopped\x18\x04 \x01(\bR\astopped\"B\n" +
 	"\fModuleSource\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x19\n" +
-	"\brpc_addr\x18\x02 \x01(\tR\arpcAddr\"\xc0\x01\n" +
+	"\brpc_addr\x18\x02 \x01(\tR\arpcAddr\"\xd4\x01\n" +
 	"%NodeAgentServiceStartInstanceResponse\x124\n" +
 	"\tinstances\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x126\n" +
 	"\bfailures\x18\x02 \x03(\v2\x1a.wasmatrix.v1.StartFailureR\bfailures\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq\"\xbf\x01\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04term\x18\x05 \x01(\x04R\x04term\"\xbf\x01\n" +
 	"#NodeAgentServiceStopInstanceRequest\x12)\n" +
 	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12!\n" +
 	"\finstance_ids\x18\x02 \x03(\tR\vinstanceIds\x12\x14\n" +
