@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -193,14 +194,16 @@ func (c *client) ensure(ctx context.Context, m *moduleFile) ([]string, error) {
 func (c *client) push(ctx context.Context, m *moduleFile) (holders []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout+time.Duration(m.size)*time.Second/pushRate)
 	defer cancel()
+	progress := c.progress()
+	defer progress.end()
 	err = rpc.Retry(ctx, func(ctx context.Context) error {
-		holders, err = c.pushOnce(ctx, m)
+		holders, err = c.pushOnce(ctx, m, progress)
 		return err
 	})
 	return holders, err
 }
 
-func (c *client) pushOnce(ctx context.Context, m *moduleFile) ([]string, error) {
+func (c *client) pushOnce(ctx context.Context, m *moduleFile, progress *progress) ([]string, error) {
 	if _, err := m.Seek(0, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("read the module: %w", err)
 	}
@@ -222,6 +225,7 @@ func (c *client) pushOnce(ctx context.Context, m *moduleFile) ([]string, error) 
 			return nil, err
 		}
 		message = &pb.PushModuleRequest{}
+		progress.show("pushing %s: %s of %s (%d%%)", filepath.Base(m.Name()), formatSize(uint64(m.size-left)), formatSize(uint64(m.size)), 100*(m.size-left)/m.size)
 	}
 	resp, err := stream.CloseAndRecv()
 	return resp.GetNodeIds(), err

@@ -229,6 +229,8 @@ func (c *client) run(ctx context.Context, req *startRequest) error {
 
 // start starts the instances in batches, and waits until none of them is starting any more.
 func (c *client) start(ctx context.Context, req *startRequest, holders []string) (started []*pb.Instance, failures []*pb.StartFailure, err error) {
+	progress := c.watchStarts(ctx, req.ids)
+	defer progress.close()
 	for batch := range slices.Chunk(req.ids, startBatch) {
 		resp, err := ask(ctx, c, c.control.StartInstance, &pb.StartInstanceRequest{Spec: req.spec, InstanceIds: batch, ModuleNodeIds: holders})
 		if rpc.CodeOf(err) == rpc.ModuleNotFound {
@@ -242,6 +244,7 @@ func (c *client) start(ctx context.Context, req *startRequest, holders []string)
 		}
 		started = append(started, resp.GetInstances()...)
 		failures = append(failures, resp.GetFailures()...)
+		progress.fail(len(resp.GetFailures()))
 	}
 	return started, failures, c.settle(ctx, started)
 }
