@@ -53,9 +53,6 @@ func capabilityCommand() *cli.Command {
 
 func grantCapability(ctx context.Context, c *client) error {
 	args := c.Args().Slice()
-	if err := noLateFlags(c.Context, args); err != nil {
-		return err
-	}
 	if len(args) < 2 {
 		return usagef(c.Context, "%s is missing", []string{"REF", "ID=PERM"}[len(args)])
 	}

@@ -96,6 +96,7 @@ func newApp(stdout, stderr io.Writer, build Build) *cli.App {
 			capabilityCommand(), providerCommand(),
 			moduleCommand(),
 			operatorCommand(),
+			completionCommand(), completeCommand(),
 			versionCommand(build),
 		},
 		Flags:  []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}},
@@ -157,9 +158,6 @@ func atGroup(c *cli.Context) error {
 // exactly returns the arguments if there are as many as there are names for them.
 func exactly(c *cli.Context, names ...string) ([]string, error) {
 	args := c.Args().Slice()
-	if err := noLateFlags(c, args); err != nil {
-		return nil, err
-	}
 	switch {
 	case len(args) < len(names):
 		return nil, usagef(c, "%s is missing", names[len(args)])
@@ -167,16 +165,6 @@ func exactly(c *cli.Context, names ...string) ([]string, error) {
 		return nil, usagef(c, "%q is one argument too many", args[len(names)])
 	}
 	return args, nil
-}
-
-// noLateFlags explains the usual mistake: flags end at the first argument.
-func noLateFlags(c *cli.Context, args []string) error {
-	for _, arg := range args {
-		if len(arg) > 1 && strings.HasPrefix(arg, "-") {
-			return usagef(c, "%q comes too late: flags go before the arguments", arg)
-		}
-	}
-	return nil
 }
 
 // wantsJSON says whether a command line asks for JSON, also one that cannot be parsed.

@@ -14,6 +14,9 @@ import (
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
 
+// defaultAddr is that of an agent on this host that was told nothing.
+const defaultAddr = "127.0.0.1:7401"
+
 // defaultTimeout is longer than a cluster needs to elect a leader and hear what all nodes run.
 const defaultTimeout = 10 * time.Second
 
@@ -35,7 +38,7 @@ type client struct {
 // clientFlags returns the flags of a client command: its own, then those of all.
 func clientFlags(own ...cli.Flag) []cli.Flag {
 	return append(own,
-		&cli.StringFlag{Name: "addr", Value: "127.0.0.1:7401", Usage: "ask the node with this rpc `ADDRESS`; any node serves", EnvVars: env("addr")},
+		&cli.StringFlag{Name: "addr", Value: defaultAddr, Usage: "ask the node with this rpc `ADDRESS`; any node serves", EnvVars: env("addr")},
 		outputFlag(),
 		&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: "give up after this `TIME`; until then a cluster without a leader is asked again", EnvVars: env("timeout")},
 	)

@@ -83,23 +83,18 @@ func pairsOf(c *cli.Context, flag string, list []string) (map[string]string, err
 	return pairs, nil
 }
 
-// flagsFirst moves the flags of `provider` commands that stand after the argument, as in `provider start kv --id cache`, to
-// where the library reads them. What follows -- stays where it is.
+// flagsFirst moves flags that stand after arguments, as in `logs web -f`, to where the library reads them. What follows --
+// is no flag. Only those of run must come before its module: what stands after that may be meant for the guest.
 func flagsFirst(app *cli.App, args []string) []string {
-	const at = 3
-	if len(args) <= at || args[1] != "provider" {
+	command, at := commandOf(app.Commands, args)
+	if command == nil || command.Name == "run" || command.SkipFlagParsing {
 		return args
 	}
-	n := slices.IndexFunc(app.Command("provider").Subcommands, func(c *cli.Command) bool { return c.Name == args[at-1] })
-	if n < 0 {
-		return args
-	}
-	command := app.Command("provider").Subcommands[n]
 	var flags, others []string
 	for rest := args[at:]; len(rest) > 0; rest = rest[1:] {
 		switch word := rest[0]; {
 		case word == "--":
-			return slices.Concat(args[:at], flags, others, rest)
+			return slices.Concat(args[:at], flags, rest[:1], others, rest[1:])
 		case len(word) < 2 || word[0] != '-':
 			others = append(others, word)
 		case takesNext(command, word) && len(rest) > 1:
@@ -110,6 +105,22 @@ func flagsFirst(app *cli.App, args []string) []string {
 		}
 	}
 	return slices.Concat(args[:at], flags, others)
+}
+
+// commandOf returns the command that a command line leads to, and where its own words begin. It is nil where they lead to
+// none, or to one that only groups others.
+func commandOf(commands []*cli.Command, args []string) (command *cli.Command, at int) {
+	for at = 1; at < len(args); at++ {
+		n := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(args[at]) })
+		if n < 0 {
+			break
+		}
+		command, commands = commands[n], commands[n].Subcommands
+	}
+	if len(commands) > 0 {
+		return nil, at
+	}
+	return command, at
 }
 
 // takesNext says whether the word after a flag is its value. Of one that nobody knows it does not matter: it is an error.

@@ -133,9 +133,6 @@ func stopCommand() *cli.Command {
 			if len(refs) == 0 {
 				return usagef(c.Context, "REF is missing")
 			}
-			if err := noLateFlags(c.Context, refs); err != nil {
-				return err
-			}
 			resp, err := ask(ctx, c, c.control.StopInstance, &pb.StopInstanceRequest{Refs: refs})
 			if err != nil {
 				return err

@@ -70,7 +70,7 @@ func TestProgressIsForPeopleAtATerminal(t *testing.T) {
 
 func TestStartsAreCountedOnce(t *testing.T) {
 	p := &startProgress{progress: &progress{done: true}, started: map[string]bool{"a": false, "b": false, "c": false}, crashed: map[string]bool{}}
-	for _, word := range strings.Fields("a:started x:started a:crashed a:crashed a:restarted a:started b:started b:stopped") {
+	for _, word := range strings.Fields("a:started x:started a:crashed a:restarted a:crashed a:started b:started b:stopped") {
 		id, kind, _ := strings.Cut(word, ":")
 		p.heard(&pb.Event{InstanceId: id, Type: "instance." + kind})
 	}

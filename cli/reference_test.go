@@ -55,7 +55,7 @@ func commands() map[string]*cli.Command {
 func reference() string {
 	var b strings.Builder
 	b.WriteString("# Command line\n\n<!-- Made from the command tree by `go test ./cli -update`. -->\n\n" +
-		"Flags go before arguments. Each flag can also be set by its environment variable.\n" +
+		"Flags may stand before or after arguments; those of `run` before its module. Each flag can also be set by its environment variable.\n" +
 		"Exit codes: 0 done, 1 the operation failed, 2 the command line was wrong.\n" +
 		"Errors are printed on stderr as `error: MESSAGE (ERROR_CODE)`, or as JSON with `-o json`.\n\n" +
 		"On a terminal that is too narrow, tables shorten long cells, and then leave out their least important columns: an … in the heading\n" +
@@ -64,6 +64,9 @@ func reference() string {
 		"Ctrl-C ends a command at once, without a word, and a shell sees 130, also with `-f`; `agent` leaves in order and exits with 0.\n" +
 		"A SIZE is like 64MiB (of 1,048,576 bytes), 64MB (of 1,000,000) or a number of bytes. A TIME is like 500ms, 10s or 2m.\n")
 	for _, c := range tree().Commands {
+		if c.Hidden {
+			continue
+		}
 		describe(&b, "", c)
 	}
 	return b.String()
@@ -76,13 +79,19 @@ func describe(b *strings.Builder, prefix string, c *cli.Command) {
 		}
 		return
 	}
-	synopsis := "wasmatrix " + prefix + c.Name + " [flags]"
+	synopsis := "wasmatrix " + prefix + c.Name
+	if len(c.Flags) > 0 {
+		synopsis += " [flags]"
+	}
 	if args := strings.TrimSpace(c.ArgsUsage); args != "" {
 		synopsis += " " + args
 	}
 	fmt.Fprintf(b, "\n## wasmatrix %s%s\n\n`%s`: %s.\n", prefix, c.Name, synopsis, c.Usage)
 	if c.Description != "" {
 		fmt.Fprintf(b, "\n%s\n", c.Description)
+	}
+	if len(c.Flags) == 0 {
+		return
 	}
 	b.WriteString("\n| flag | default | meaning | environment |\n| --- | --- | --- | --- |\n")
 	for _, f := range c.Flags {
