@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/wasmatrix/wasmatrix/api"
 )
 
 // completer answers what a shell asks when its user presses Tab. It reads the command tree, so that a new command or flag
@@ -38,6 +40,8 @@ var values = map[string][]string{
 	"log-level":      {"debug", "info", "warn", "error"},
 	"log-format":     {"text", "json"},
 	"gossip-profile": {"lan", "local"},
+	"status":         api.Statuses(),
+	"sort":           api.Sorts(),
 }
 
 // propose completes the last of the words of a command line, of which the first is the program's name.

@@ -12,8 +12,8 @@ import (
 
 // Words that stand for what can be proposed, and for what nobody but the user knows.
 var (
-	proposed = strings.Fields("ADDRESS COMMAND DIR FILE FORMAT HASH ID ID=PERM[,PERM...] ID[=PERM,...] LEVEL MODULE NAME NODE POLICY PROFILE REF SHELL TYPE WHAT [--")
-	free     = strings.Fields("ADDRESSES FACTOR IP K=V N PORT SIZE TIME URL USER UUID ARG...]")
+	proposed = strings.Fields("ADDRESS COMMAND DIR FILE FORMAT HASH ID KEY ID=PERM[,PERM...] ID[=PERM,...] LEVEL MODULE NAME NODE POLICY PROFILE REF SHELL STATUS TYPE WHAT [--")
+	free     = strings.Fields("ADDRESSES FACTOR IP K=V N PORT SIZE TEXT TIME URL USER UUID ARG...]")
 )
 
 func TestTabKnowsWhatEachWordOfTheHelpStandsFor(t *testing.T) {
@@ -29,7 +29,7 @@ func TestTabKnowsWhatEachWordOfTheHelpStandsFor(t *testing.T) {
 					t.Errorf("%s --%s: %s is proposed, and its help says %q", name, f.Names()[0], value, usage)
 				}
 			}
-			if word := placeholderOf(f); fixed == nil && slices.Contains(strings.Fields("FORMAT LEVEL POLICY PROFILE WHAT"), word) {
+			if word := placeholderOf(f); fixed == nil && slices.Contains(strings.Fields("FORMAT KEY LEVEL POLICY PROFILE WHAT"), word) {
 				t.Errorf("%s --%s takes one of a few values; say in complete.go which", name, f.Names()[0])
 			}
 		}
