@@ -175,7 +175,7 @@ func (a *Agent) StopAll(ctx context.Context) {
 		select {
 		case <-i.done:
 		case <-ctx.Done():
-			a.log.Warn("instances have not ended in time", "err", context.Cause(ctx))
+			a.log.WarnContext(ctx, "instances have not ended in time", "err", context.Cause(ctx))
 			return
 		}
 	}

@@ -236,7 +236,7 @@ func (a *Agent) Contact(sent time.Time, resp *pb.RenewContactResponse) error {
 	if err == nil {
 		for _, id := range resp.GetSuperseded() {
 			if i := a.live[id]; i != nil {
-				a.stopLocked(id, true)
+				a.stopLocked(id, true, errStopped)
 			}
 		}
 	}

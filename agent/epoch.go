@@ -13,7 +13,7 @@ func (a *Agent) raiseEpochLocked(epoch uint64) {
 	dropped := 0
 	for id, i := range a.live {
 		if i.rec.Load().GetNodeEpoch() < epoch {
-			a.stopLocked(id, true)
+			a.stopLocked(id, true, errStopped)
 			dropped++
 		}
 	}

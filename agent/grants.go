@@ -14,6 +14,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // Providers carry out what guests of this node ask for, and serve those of other nodes.
@@ -58,7 +59,7 @@ func (a *Agent) changeGrants(ctx context.Context, req *pb.ChangeGrantsRequest) (
 	case i == nil || i.generation != req.GetGeneration():
 		return nil, rpc.Errorf(rpc.CommunicationFailure, "instance %s does not run on node %s any more as it did; try again", req.GetInstanceId(), a.cfg.NodeName)
 	}
-	rec, err := a.regrant(i, req)
+	rec, err := a.regrant(ctx, i, req)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func (a *Agent) changeGrants(ctx context.Context, req *pb.ChangeGrantsRequest) (
 	return rec, a.witnessed(ctx, req.GetFence())
 }
 
-func (a *Agent) regrant(i *instance, req *pb.ChangeGrantsRequest) (*pb.Instance, error) {
+func (a *Agent) regrant(ctx context.Context, i *instance, req *pb.ChangeGrantsRequest) (*pb.Instance, error) {
 	i.granting.Lock() // so that sessions hear of changes in their order
 	defer i.granting.Unlock()
 	i.writing.Lock()
@@ -87,10 +88,10 @@ func (a *Agent) regrant(i *instance, req *pb.ChangeGrantsRequest) (*pb.Instance,
 	a.put(rec, nil)
 	i.writing.Unlock()
 	for _, g := range req.GetAssign() {
-		a.facts.record(a.event(eventGranted, rec, grantDetails(g)))
+		a.facts.record(a.event(eventGranted, rec, tracing.Details(ctx, grantDetails(g))))
 	}
 	for _, g := range req.GetRevoke() {
-		a.facts.record(a.event(eventRevoked, rec, grantDetails(g)))
+		a.facts.record(a.event(eventRevoked, rec, tracing.Details(ctx, grantDetails(g))))
 	}
 	if i.session != nil {
 		i.session.SetGrants(grants)

@@ -24,7 +24,7 @@ func granted(s *pb.InstanceSpec, grants ...*pb.Grant) *pb.InstanceSpec {
 }
 
 func (h *host) changeGrants(id string, generation uint64, assign, revoke []*pb.Grant) (*pb.Instance, error) {
-	resp, err := h.client.ChangeGrants(h.t.Context(), &pb.ChangeGrantsRequest{
+	resp, err := h.client.ChangeGrants(h.ctx, &pb.ChangeGrantsRequest{
 		Fence: fence, InstanceId: id, Generation: generation, Assign: assign, Revoke: revoke,
 	})
 	return resp.GetInstance(), err

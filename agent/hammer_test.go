@@ -164,7 +164,7 @@ func TestNothingIsLeftAfterRun(t *testing.T) {
 	} {
 		_, err := a.admitAll(&pb.NodeAgentServiceStartInstanceRequest{
 			Fence: fence, Spec: s, Orders: []*pb.StartOrder{{InstanceId: newID()}},
-		}, &order{hash: modulestore.Hash(s.GetModuleHash())})
+		}, &order{hash: modulestore.Hash(s.GetModuleHash()), cause: t.Context()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -47,7 +47,8 @@ type host struct {
 	*Agent
 
 	t       testing.TB
-	dir     string // of the module store
+	ctx     context.Context //nolint:containedctx // of the calls that it makes; a test may give them a correlation id
+	dir     string          // of the module store
 	addr    string
 	client  pb.NodeAgentServiceClient
 	modules pb.ModuleServiceClient
@@ -110,7 +111,7 @@ func newHost(t testing.TB, name string, voters VoterFinder, change func(*Config)
 		}
 	})
 	return &host{
-		Agent: a, t: t, dir: dir, addr: l.Addr().String(),
+		Agent: a, t: t, ctx: t.Context(), dir: dir, addr: l.Addr().String(),
 		client: pb.NewNodeAgentServiceClient(conn), modules: pb.NewModuleServiceClient(conn),
 	}
 }
@@ -194,7 +195,7 @@ var fence = &pb.Fence{Term: 1, LeaderId: "leader", LeaderAddr: "127.0.0.1:1"}
 // start orders one instance and returns its record, or what kept it from starting.
 func (h *host) start(s *pb.InstanceSpec, id string, generation uint64, sources ...*pb.ModuleSource) (*pb.Instance, error) {
 	h.t.Helper()
-	resp, err := h.client.StartInstance(h.t.Context(), &pb.NodeAgentServiceStartInstanceRequest{
+	resp, err := h.client.StartInstance(h.ctx, &pb.NodeAgentServiceStartInstanceRequest{
 		Fence: fence, Spec: s, Orders: []*pb.StartOrder{{InstanceId: id, Generation: generation}}, ModuleSources: sources,
 	})
 	if err != nil {
@@ -222,7 +223,7 @@ func (h *host) mustStart(s *pb.InstanceSpec, id string) *pb.Instance {
 func (h *host) stopOne(id string, moved bool) *pb.Instance {
 	h.t.Helper()
 	began := time.Now()
-	resp, err := h.client.StopInstance(h.t.Context(), &pb.NodeAgentServiceStopInstanceRequest{Fence: fence, InstanceIds: []string{id}, Moved: moved})
+	resp, err := h.client.StopInstance(h.ctx, &pb.NodeAgentServiceStopInstanceRequest{Fence: fence, InstanceIds: []string{id}, Moved: moved})
 	if err != nil {
 		h.t.Fatalf("stop: %v", err)
 	}

@@ -57,7 +57,7 @@ func (s *moduleService) EnsureModule(ctx context.Context, req *pb.EnsureModuleRe
 }
 
 // DropModule implements the RPC of that name.
-func (s *moduleService) DropModule(_ context.Context, req *pb.DropModuleRequest) (*pb.DropModuleResponse, error) {
+func (s *moduleService) DropModule(ctx context.Context, req *pb.DropModuleRequest) (*pb.DropModuleResponse, error) {
 	a := s.agent
 	hash, err := parseHash(req.GetModuleHash())
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *moduleService) DropModule(_ context.Context, req *pb.DropModuleRequest)
 	if !deleted {
 		return nil, a.inUse(hash)
 	}
-	a.log.Info("deleted a module, as was asked", "module", hash.Short())
+	a.log.InfoContext(ctx, "deleted a module, as was asked", "module", string(hash))
 	return &pb.DropModuleResponse{Dropped: true}, nil
 }
 
@@ -126,9 +126,9 @@ func (a *Agent) deleteIdleModules(now time.Time) {
 		deleted, err := a.keeper.deleteIdle(hash, now)
 		switch {
 		case err != nil:
-			a.log.Warn("could not delete a module that nothing references any more", "module", hash.Short(), "err", err)
+			a.log.Warn("could not delete a module that nothing references any more", "module", string(hash), "err", err)
 		case deleted:
-			a.log.Info("deleted a module that nothing has referenced for long", "module", hash.Short(), "kept", a.cfg.KeepModules)
+			a.log.Info("deleted a module that nothing has referenced for long", "module", string(hash), "duration", a.cfg.KeepModules)
 		}
 	}
 }

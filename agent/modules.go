@@ -182,7 +182,7 @@ func (a *Agent) copyToVoters(ctx context.Context, hash modulestore.Hash) []strin
 		}
 		wg.Go(func() {
 			if err := a.copyTo(ctx, v, hash, size); err != nil {
-				a.log.Warn("a voter did not take a copy of a module", "module", hash.Short(), "node_id", v.NodeID, "addr", v.Addr, "err", err)
+				a.log.WarnContext(ctx, "a voter did not take a copy of a module", "module", string(hash), "peer_id", v.NodeID, "addr", v.Addr, "err", err)
 				return
 			}
 			mu.Lock()

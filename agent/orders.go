@@ -10,6 +10,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/modulestore"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // maxOrders is how many instances one order may start.
@@ -25,7 +26,7 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 	if err != nil {
 		return nil, rpc.Errorf(rpc.InvalidRequest, "module %q: %w", req.GetSpec().GetModuleHash(), err)
 	}
-	o := &order{hash: hash, sources: req.GetModuleSources()}
+	o := &order{hash: hash, sources: req.GetModuleSources(), cause: tracing.Follow(context.Background(), ctx)}
 	admitted, err := a.admitAll(req, o)
 	if err != nil {
 		return nil, err
@@ -67,8 +68,8 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 		resp.Term = a.voters.Term() // after that: who is elected later has asked this voter later
 	}
 	if len(resp.Failures) > 0 {
-		a.log.Warn("instances did not start", "name", req.GetSpec().GetName(), "module", hash.Short(),
-			"failed", len(resp.Failures), "of", len(admitted), "err", resp.Failures[0].GetMessage())
+		a.log.WarnContext(ctx, "instances did not start", "name", req.GetSpec().GetName(), "module", string(hash),
+			"failed", len(resp.Failures), "total", len(admitted), "err", resp.Failures[0].GetMessage())
 	}
 	return resp, nil
 }
@@ -80,7 +81,7 @@ func (a *Agent) giveUp(admitted []admission) {
 	for _, ad := range admitted {
 		if i := ad.instance; i != nil && ad.fresh && a.live[i.id] == i && !i.vouched {
 			i.givenUp = true
-			a.stopLocked(i.id, true)
+			a.stopLocked(i.id, true, errStopped)
 		}
 	}
 }
@@ -149,9 +150,9 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 	}
 	if so.GetStopped() {
 		if before != nil {
-			before.stop(errStopped)
+			before.stop(stoppedBy(o.cause))
 		}
-		return admission{rec: a.takeStoppedLocked(spec, so)}
+		return admission{rec: a.takeStoppedLocked(spec, so, o)}
 	}
 	if failure := a.roomLocked(spec, before); failure != nil {
 		return admission{failure: failure}
@@ -159,7 +160,7 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 	i := newInstance(a.life, a.acceptLocked(spec, so), o, newOutput(&a.logLimits))
 	a.contact.ordered(i)
 	if before != nil {
-		before.stop(errStopped)
+		before.stop(stoppedBy(o.cause))
 		i.before = before
 	}
 	a.live[id] = i
@@ -171,9 +172,9 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 }
 
 // takeStoppedLocked takes an instance over that was stopped while its node could not be reached.
-func (a *Agent) takeStoppedLocked(spec *pb.InstanceSpec, so *pb.StartOrder) *pb.Instance {
+func (a *Agent) takeStoppedLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) *pb.Instance {
 	rec := stopped(a.acceptLocked(spec, so))
-	a.put(rec, a.event(eventStopped, rec, map[string]string{"reason": "request"}))
+	a.put(rec, a.event(eventStopped, rec, tracing.Details(o.cause, map[string]string{"reason": "request"})))
 	a.retainLocked(tombed{id: rec.GetInstanceId(), generation: rec.GetGeneration(), at: time.Now()})
 	return rec
 }
@@ -206,7 +207,7 @@ func (a *Agent) stopInstances(ctx context.Context, req *pb.NodeAgentServiceStopI
 	if req.GetHold() {
 		return a.holdInstances(ctx, req)
 	}
-	known, err := a.stopAll(req)
+	known, err := a.stopAll(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -262,11 +263,12 @@ func (a *Agent) holdInstances(ctx context.Context, req *pb.NodeAgentServiceStopI
 	return resp, nil
 }
 
-func (a *Agent) stopAll(req *pb.NodeAgentServiceStopInstanceRequest) ([]admission, error) {
+func (a *Agent) stopAll(ctx context.Context, req *pb.NodeAgentServiceStopInstanceRequest) ([]admission, error) {
 	a.mu.Lock()
 	newer, err := a.fenceLocked(req.GetFence())
 	var known []admission
 	if err == nil {
+		cause := stoppedBy(ctx)
 		for n, id := range req.GetInstanceIds() {
 			if n < len(req.GetGenerations()) {
 				generation := req.GetGenerations()[n]
@@ -275,7 +277,7 @@ func (a *Agent) stopAll(req *pb.NodeAgentServiceStopInstanceRequest) ([]admissio
 					continue
 				}
 			}
-			if ad := a.stopLocked(id, req.GetMoved()); ad != (admission{}) {
+			if ad := a.stopLocked(id, req.GetMoved(), cause); ad != (admission{}) {
 				known = append(known, ad)
 			}
 		}
@@ -302,13 +304,13 @@ func (a *Agent) cameBackLocked(id string, generation uint64) bool {
 	return i != nil && i.generation > generation || a.facts.get(id).GetGeneration() > generation
 }
 
-func (a *Agent) stopLocked(id string, moved bool) admission {
+func (a *Agent) stopLocked(id string, moved bool, cause error) admission {
 	if i := a.live[id]; i != nil {
 		// What somebody has asked to stop is stopped, whether it was started elsewhere since or not.
 		if !errors.Is(context.Cause(i.ctx), errStopped) {
 			i.moved = i.moved || moved
 		}
-		i.stop(errStopped)
+		i.stop(cause)
 		return admission{instance: i}
 	}
 	rec := a.facts.get(id)

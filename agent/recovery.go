@@ -73,7 +73,7 @@ func (a *Agent) recover(rec *pb.Instance) {
 	rec.NodeName = a.cfg.NodeName
 	rec.Status, rec.RestartAt = pb.InstanceStatus_INSTANCE_STATUS_RESTARTING, nil
 	rec.LastError = nodeDown + "; it is back, and waits to hear from the cluster"
-	i := newInstance(a.life, rec, &order{hash: hash}, newOutput(&a.logLimits))
+	i := newInstance(a.life, rec, &order{hash: hash, cause: context.Background()}, newOutput(&a.logLimits))
 	i.resumes, i.held = true, true
 	close(i.left) // who asks for it is answered with its record
 	a.live[i.id] = i
@@ -125,7 +125,7 @@ func (a *Agent) Resume(epoch uint64, superseded []string) {
 	}
 	for _, id := range superseded {
 		if i := a.live[id]; i != nil && i.resumes {
-			a.stopLocked(id, true)
+			a.stopLocked(id, true, errStopped)
 		}
 	}
 	close(a.resumed)

@@ -138,9 +138,9 @@ func (s *reportStream) run(ctx context.Context) {
 			redial, failures = firstRedial, 0
 		}
 		if failures++; failures == 3 { // once is a restart or a change of voters; and say it once
-			s.agent.log.Warn("a voter does not take reports; trying on", "node_id", s.voter.NodeID, "addr", s.voter.Addr, "err", err)
+			s.agent.log.WarnContext(ctx, "a voter does not take reports; trying on", "peer_id", s.voter.NodeID, "addr", s.voter.Addr, "err", err)
 		} else {
-			s.agent.log.Debug("a report stream broke", "node_id", s.voter.NodeID, "addr", s.voter.Addr, "err", err)
+			s.agent.log.DebugContext(ctx, "a report stream broke", "peer_id", s.voter.NodeID, "addr", s.voter.Addr, "err", err)
 		}
 		if !pause(ctx, redial/2+rand.N(redial/2)) { //nolint:gosec // jitter is no secret
 			return

@@ -16,6 +16,7 @@ import (
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 	wasm "github.com/wasmatrix/wasmatrix/runtime"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // instantiateTimeout bounds one instantiation. It takes milliseconds, except where a module's own
@@ -35,9 +36,25 @@ var (
 type order struct {
 	hash    modulestore.Hash
 	sources []*pb.ModuleSource
+	// cause has the ids of the request that ordered it.
+	cause context.Context //nolint:containedctx // its instances start on after the call that carried the order
 	// refused is set once the module has turned out not to run under this spec: the other instances
 	// of the order need not find out again.
 	refused atomic.Pointer[rpc.Error]
+}
+
+// stopRequest is why the context of an instance ends that somebody asked to stop.
+type stopRequest struct {
+	cause context.Context //nolint:containedctx // it has the ids of that request
+}
+
+func (s *stopRequest) Error() string { return errStopped.Error() }
+
+// Unwrap makes it errStopped.
+func (s *stopRequest) Unwrap() error { return errStopped }
+
+func stoppedBy(request context.Context) error {
+	return &stopRequest{tracing.Follow(context.Background(), request)}
 }
 
 // instance is one live instance, from the acceptance of its order to its end. Its supervisor, one
@@ -233,7 +250,7 @@ func (a *Agent) attempt(i *instance, module *wasm.Module, first bool, restarts u
 	rec := running(i.rec.Load(), restarts)
 	if first {
 		a.metrics.total.Observe(time.Since(rec.GetPlacedAt().AsTime()).Seconds())
-		a.publish(i, rec, a.event(eventStarted, rec, nil))
+		a.publish(i, rec, a.event(eventStarted, rec, tracing.Details(i.order.cause, nil)))
 		close(i.left)
 	} else {
 		a.metrics.restarts.Inc()
@@ -356,7 +373,11 @@ func (a *Agent) finishStopped(i *instance, e end) {
 	if e.code != nil { // it ended by itself just before
 		rec.ExitCode = e.code
 	}
-	a.finish(i, rec, a.event(eventStopped, rec, map[string]string{"reason": reason}))
+	details := map[string]string{"reason": reason}
+	if asked, ok := errors.AsType[*stopRequest](context.Cause(i.ctx)); ok {
+		details = tracing.Details(asked.cause, details)
+	}
+	a.finish(i, rec, a.event(eventStopped, rec, details))
 }
 
 // finish ends an instance: this record is its last.

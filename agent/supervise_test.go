@@ -325,8 +325,8 @@ func TestStoppedInstanceIsNotForgottenForACopyElsewhere(t *testing.T) {
 	id = newID()
 	h.mustStart(spec(hash, "sleep", "1000000"), id)
 	h.mu.Lock()
-	h.stopLocked(id, false) // both at once, while its guest has not ended yet
-	h.stopLocked(id, true)
+	h.stopLocked(id, false, errStopped) // both at once, while its guest has not ended yet
+	h.stopLocked(id, true, errStopped)
 	h.mu.Unlock()
 	h.waitFor(id, isStopped)
 	if rec := h.query(id); rec.GetStatus() != isStopped {

@@ -15,7 +15,7 @@ func TestWhatIsVouchedForIsNotGivenUp(t *testing.T) {
 		Fence: fence, Spec: spec(h.push(actor(t)), "sleep", "1000000"),
 		Orders: []*pb.StartOrder{{InstanceId: vouched, Generation: 1}, {InstanceId: givenUp, Generation: 1}},
 	}
-	admitted, err := h.admitAll(req, &order{hash: modulestore.Sum(actor(t))})
+	admitted, err := h.admitAll(req, &order{hash: modulestore.Sum(actor(t)), cause: t.Context()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -185,7 +185,7 @@ func dataDir() (string, error) {
 
 // tellNext says where the node is, and what to type next.
 func tellNext(log *slog.Logger, cfg node.Config, info node.Info) {
-	log.Info("ready", "node", info.NodeName, "node_id", info.NodeID, "cluster_id", info.ClusterID, "addr", info.RPCAddr)
+	log.Info("ready", "node", info.NodeName, "node_id", info.NodeID, "cluster_id", info.ClusterID, "rpc_addr", info.RPCAddr)
 	log.Info("next: look at the cluster", "command", "wasmatrix members --addr "+info.RPCAddr, "page", "http://"+info.HTTPAddr)
 	if cfg.Bind == "127.0.0.1" {
 		log.Info("this node listens on loopback only; for a cluster of several hosts give --bind an address that they reach")

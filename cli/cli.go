@@ -13,6 +13,7 @@ import (
 
 	"github.com/wasmatrix/wasmatrix/api"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // Build says which build this is.
@@ -47,6 +48,9 @@ func Main(args []string, stdout, stderr io.Writer, build Build) int {
 	} else {
 		e := rpc.FromError(err)
 		fmt.Fprintf(stderr, "%s %s (%s)\n", screenOf(stderr).paint(red, "error:"), clean(e.Message), e.Code)
+		if id := e.Details[tracing.CorrelationKey]; e.Code == rpc.Internal && id != "" {
+			fmt.Fprintf(stderr, "the logs of the nodes say more under correlation id %s\n", clean(id))
+		}
 		if wrong {
 			fmt.Fprintf(stderr, "see `%s --help`\n", usage.command)
 		}

@@ -12,6 +12,7 @@ import (
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // defaultAddr is that of an agent on this host that was told nothing.
@@ -40,6 +41,7 @@ func clientFlags(own ...cli.Flag) []cli.Flag {
 	return append(own,
 		&cli.StringFlag{Name: "addr", Value: defaultAddr, Usage: "ask the node with this rpc `ADDRESS`; any node serves", EnvVars: env("addr")},
 		outputFlag(),
+		&cli.StringFlag{Name: "correlation-id", Usage: "call the request this `ID` in logs, errors and events", DefaultText: "a new one", EnvVars: env("correlation-id")},
 		&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: "give up after this `TIME`; until then a cluster without a leader is asked again", EnvVars: env("timeout")},
 	)
 }
@@ -77,8 +79,24 @@ func asClient(do func(ctx context.Context, c *client) error) cli.ActionFunc {
 		c.catalog = pb.NewCatalogServiceClient(c.conn)
 		c.byHand = pb.NewOperatorServiceClient(c.conn)
 		c.providers = pb.NewProviderServiceClient(c.conn)
-		return c.hinted(do(cc.Context, c))
+		ctx, err := c.correlated(cc.Context)
+		if err != nil {
+			return err
+		}
+		return rpc.Correlated(ctx, c.hinted(do(ctx, c)))
 	}
+}
+
+// correlated gives what is asked of the cluster the id by which its logs and events name it.
+func (c *client) correlated(ctx context.Context) (context.Context, error) {
+	id := c.String("correlation-id")
+	switch {
+	case id == "":
+		id = tracing.NewCorrelationID()
+	case !tracing.FitCorrelationID(id):
+		return nil, usagef(c.Context, "--correlation-id %q: want 1 to 128 printable characters of ASCII, and no space", id)
+	}
+	return tracing.WithCorrelationID(ctx, id), nil
 }
 
 // hinted says what to do where it was the node asked that could not be reached, and not one behind it.

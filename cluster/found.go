@@ -27,7 +27,7 @@ func (c *Cluster) found(ctx context.Context) error {
 			}
 		}
 		if err := c.nameCluster(ctx); err != nil {
-			c.cfg.Log.Warn("the cluster has no id yet; trying again", "err", err)
+			c.cfg.Log.WarnContext(ctx, "the cluster has no id yet; trying again", "err", err)
 		}
 		select {
 		case <-changed:

@@ -94,7 +94,7 @@ func (c *Cluster) compatible(peer *memberlist.Node, meta *pb.GossipMeta) error {
 func (c *Cluster) saw(n *memberlist.Node, state string) {
 	meta := &pb.GossipMeta{}
 	if err := proto.Unmarshal(n.Meta, meta); err != nil {
-		c.cfg.Log.Warn("a node says nothing of itself that can be read", "node_id", n.Name, "addr", n.Address(), "err", err)
+		c.cfg.Log.Warn("a node says nothing of itself that can be read", "peer_id", n.Name, "addr", n.Address(), "err", err)
 		return
 	}
 	if state == stateDead && meta.GetLeaving() {

@@ -98,7 +98,7 @@ func (c *Cluster) followQuorum(ctx context.Context) error {
 		changed := c.Changed()
 		var again <-chan time.Time
 		if err := c.follow(c.newestQuorum()); err != nil {
-			c.cfg.Log.Error("this node could not follow the new quorum; trying again", "err", err)
+			c.cfg.Log.ErrorContext(ctx, "this node could not follow the new quorum; trying again", "err", err)
 			again = time.After(followAgain)
 		}
 		select {
@@ -124,7 +124,7 @@ func (c *Cluster) follow(q Quorum) error {
 			return fmt.Errorf("keep which quorum there is now: %w", err)
 		}
 		c.cfg.Log.Warn("a new quorum was founded: what this node had of the old one's log is set aside",
-			"generation", q.Generation, "founder", q.Founder, "kept_in", old.quorum.dir(c.cfg.DataDir))
+			"generation", q.Generation, "founder", q.Founder, "path", old.quorum.dir(c.cfg.DataDir))
 	} else {
 		q = old.quorum // it was left, and the new one could not be taken
 	}

@@ -27,7 +27,7 @@ func (c *Cluster) keepVoters(ctx context.Context) error {
 		if c.Leadership().Self && !c.isLeaving() {
 			step := planVoters(c.votersView())
 			if err := c.takeStep(step); err != nil && !errors.Is(err, raft.ErrNotLeader) {
-				c.cfg.Log.Warn("the voters could not be changed; trying again", "promote", step.Promote, "demote", step.Demote, "err", err)
+				c.cfg.Log.WarnContext(ctx, "the voters could not be changed; trying again", "promote", step.Promote, "demote", step.Demote, "err", err)
 			} else if step != (voterChange{}) && err == nil {
 				c.announce()
 				continue
@@ -55,10 +55,10 @@ func (c *Cluster) takeStep(step voterChange) error {
 		if err := c.answers(step.Promote); err != nil {
 			return err
 		}
-		c.cfg.Log.Info("adding a voter", "node_id", step.Promote)
+		c.cfg.Log.Info("adding a voter", "peer_id", step.Promote)
 		return c.raft().AddVoter(raft.ServerID(step.Promote), raft.ServerAddress(c.addrOf(step.Promote)), 0, enqueueTimeout).Error()
 	case step.Demote != "":
-		c.cfg.Log.Info("removing a voter", "node_id", step.Demote)
+		c.cfg.Log.Info("removing a voter", "peer_id", step.Demote)
 		return c.raft().RemoveServer(raft.ServerID(step.Demote), 0, enqueueTimeout).Error()
 	}
 	return nil

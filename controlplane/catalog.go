@@ -118,7 +118,7 @@ func (s *Server) dropEverywhere(ctx context.Context, l *lead, hash string) *pb.R
 		e := rpc.FromError(f.err)
 		resp.Failures = append(resp.Failures, &pb.RemoveFailure{NodeName: f.node.Name, ErrorCode: string(e.Code), Message: e.Message})
 	}
-	s.cfg.Log.Info("removed a module, as was asked", "module", hash, "nodes", resp.NodeNames, "failed", len(failed))
+	s.cfg.Log.InfoContext(ctx, "removed a module, as was asked", "module", hash, "peers", resp.NodeNames, "failed", len(failed))
 	return resp
 }
 

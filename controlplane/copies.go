@@ -39,7 +39,7 @@ func (s *Server) collectCopies(l *lead) <-chan struct{} {
 			}
 			g.Go(func() error {
 				if _, err := s.pullCopies(ctx, m, silent); err != nil {
-					s.cfg.Log.Debug("a voter did not tell what it knows of nodes that are away", "voter", m.Name, "err", err)
+					s.cfg.Log.Debug("a voter did not tell what it knows of nodes that are away", "peer", m.Name, "err", err)
 				}
 				return nil
 			})

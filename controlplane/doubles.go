@@ -69,7 +69,7 @@ func (s *Server) settleDoubles(l *lead, doubles []*pb.Instance) (sure []*pb.Inst
 		wg.Go(func() {
 			vouched, err := s.vouchedFor(l.ctx, l, m, some)
 			if err != nil {
-				s.cfg.Log.Debug("instances run twice, and the better copies are not sure yet", "node", m.Name, "err", err)
+				s.cfg.Log.Debug("instances run twice, and the better copies are not sure yet", "peer", m.Name, "err", err)
 				return
 			}
 			mu.Lock()
@@ -89,12 +89,12 @@ func (s *Server) stopDoublesOn(l *lead, nodeID string, doubles []*pb.Instance) {
 		return // it is told when it is back
 	}
 	if _, err := s.orderStop(l.ctx, l, m, doubles, true); err != nil {
-		s.cfg.Log.Warn("an instance that runs elsewhere by now could not be stopped; trying again", "node", m.Name, "err", err)
+		s.cfg.Log.Warn("an instance that runs elsewhere by now could not be stopped; trying again", "peer", m.Name, "err", err)
 		return
 	}
 	for _, i := range doubles {
 		s.view.settled(i)
 		s.metrics.doubles.Inc()
-		s.cfg.Log.Info("stopped an instance that runs elsewhere by now", "instance_id", i.GetInstanceId(), "node", m.Name)
+		s.cfg.Log.Info("stopped an instance that runs elsewhere by now", "instance_id", i.GetInstanceId(), "peer", m.Name)
 	}
 }

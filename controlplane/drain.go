@@ -10,6 +10,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // moveAtOnce is how many instances a drain moves at the same time: enough to be quick, few enough
@@ -120,7 +121,7 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 	}
 	if m, ok := s.member(from); ok && s.view.holds(call.instance) { // else it has ended, or its new node is lost: see doubles.go
 		if _, err := s.orderStop(ctx, l, m, []*pb.Instance{i}, true); err != nil {
-			s.cfg.Log.Warn("an instance that was moved is not stopped yet on its old node", "instance_id", i.GetInstanceId(), "node", m.Name, "err", err)
+			s.cfg.Log.WarnContext(ctx, "an instance that was moved is not stopped yet on its old node", "instance_id", i.GetInstanceId(), "peer", m.Name, "err", err)
 		} else {
 			s.view.settled(i)
 		}
@@ -128,7 +129,7 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 	s.metrics.relocations.Inc()
 	s.local.RecordEvent(&pb.Event{
 		Type: "instance.relocated", NodeId: reserved.GetNodeId(), InstanceId: i.GetInstanceId(), Name: i.GetSpec().GetName(),
-		Details: map[string]string{"from": i.GetNodeName(), "to": reserved.GetNodeName(), "reason": "drain"},
+		Details: tracing.Details(ctx, map[string]string{"from": i.GetNodeName(), "to": reserved.GetNodeName(), "reason": "drain"}),
 	})
 	return call.instance, nil
 }

@@ -34,7 +34,7 @@ func (s *Server) keepOrphans(ctx context.Context) {
 		s.view.forgetLost(time.Now())
 		theirs, err := s.leadersOrphans(ctx)
 		if err != nil {
-			s.cfg.Log.Debug("the leader did not say which instances no node has", "err", err)
+			s.cfg.Log.DebugContext(ctx, "the leader did not say which instances no node has", "err", err)
 		}
 		if err != nil || !theirs.settled {
 			clear(doubted)

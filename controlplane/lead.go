@@ -125,9 +125,9 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 		if ctx.Err() != nil {
 			return
 		}
-		log.Warn("could not finish taking over; handing leadership on", "err", err)
+		log.WarnContext(ctx, "could not finish taking over; handing leadership on", "err", err)
 		if err := s.cluster.TransferLeadership(ctx); err != nil {
-			log.Error("could not hand leadership on", "err", err)
+			log.ErrorContext(ctx, "could not hand leadership on", "err", err)
 		}
 		return
 	}
@@ -157,7 +157,7 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	defer s.view.dropReservations()
 	s.setLead(l)
 	defer s.setLead(nil)
-	s.clusterEvent("leader.elected", s.cfg.NodeID, s.cfg.NodeName, nil)
+	s.clusterEvent(l.ctx, "leader.elected", s.cfg.NodeID, s.cfg.NodeName, nil)
 
 	var g errgroup.Group
 	g.Go(func() error { s.collect(l); return nil })
@@ -171,11 +171,11 @@ func (s *Server) leadTerm(ctx context.Context, term uint64) {
 	select {
 	case <-l.recovered:
 		s.metrics.recovery.Observe(time.Since(began).Seconds())
-		log.Info("leading", "duration", time.Since(began), "missing", s.missing(l))
+		log.InfoContext(ctx, "leading", "duration", time.Since(began), "missing", s.missing(l))
 	case <-ctx.Done():
 	}
 	_ = g.Wait() // its parts end with ctx and return nothing
-	log.Info("no longer leading")
+	log.InfoContext(ctx, "no longer leading")
 }
 
 // waitNamed waits until the cluster has its id, which its founder writes after its first election.
@@ -385,7 +385,7 @@ func (s *Server) ask(l *lead, m cluster.Member) {
 	if err == nil {
 		return
 	}
-	s.cfg.Log.Debug("an agent did not say what it runs; asking again", "node", m.Name, "addr", m.RPCAddr, "err", err)
+	s.cfg.Log.Debug("an agent did not say what it runs; asking again", "peer", m.Name, "addr", m.RPCAddr, "err", err)
 	pause := time.NewTimer(collectAgain)
 	defer pause.Stop()
 	select {
@@ -478,17 +478,17 @@ func (s *Server) memberChanged(l *lead, m cluster.Member, wasThere, first bool) 
 	switch m.State {
 	case "alive":
 		if !wasThere {
-			s.clusterEvent("node.joined", m.NodeID, m.Name, map[string]string{"rpc_addr": m.RPCAddr})
+			s.clusterEvent(l.ctx, "node.joined", m.NodeID, m.Name, map[string]string{"rpc_addr": m.RPCAddr})
 		}
 	case "left":
 		if n, ok := s.fsm.Node(m.NodeID); ok && n.GetState() != pb.NodeState_NODE_STATE_LEFT {
 			cmd := &pb.Command{Op: &pb.Command_SetNodeState{SetNodeState: &pb.SetNodeState{NodeId: m.NodeID, State: pb.NodeState_NODE_STATE_LEFT}}}
 			if err := s.cluster.Apply(l.ctx, cmd); err != nil {
-				s.cfg.Log.Warn("could not note that a node left", "node", m.Name, "err", err)
+				s.cfg.Log.Warn("could not note that a node left", "peer", m.Name, "err", err)
 			}
 		}
 		if !first {
-			s.clusterEvent("node.left", m.NodeID, m.Name, nil)
+			s.clusterEvent(l.ctx, "node.left", m.NodeID, m.Name, nil)
 		}
 	}
 }

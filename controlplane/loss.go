@@ -48,7 +48,7 @@ func (s *Server) watchLosses(l *lead) {
 			case tooMany:
 				if _, told := warned[id]; !told {
 					warned[id] = struct{}{}
-					s.cfg.Log.Warn("a node is gone together with most others: this part may be the one that is cut off, so nothing is started elsewhere until some are back", "node", sus.member.Name)
+					s.cfg.Log.Warn("a node is gone together with most others: this part may be the one that is cut off, so nothing is started elsewhere until some are back", "peer", sus.member.Name)
 				}
 			case unsure:
 			}
@@ -110,7 +110,7 @@ const (
 func (s *Server) judge(l *lead, sus *suspect, all map[string]*suspect) verdict {
 	missed, err := s.missed(l, sus.member.NodeID)
 	if err != nil {
-		s.cfg.Log.Warn("a node is gone, but a voter that knows more of it does not tell; asking again", "node", sus.member.Name, "err", err)
+		s.cfg.Log.Warn("a node is gone, but a voter that knows more of it does not tell; asking again", "peer", sus.member.Name, "err", err)
 	}
 	if !missed || err != nil {
 		sus.confirmed = time.Time{}
@@ -180,7 +180,7 @@ func (s *Server) missed(l *lead, nodeID string) (bool, error) {
 			defer cancel()
 			seen, err := s.askAbout(ctx, m, nodeID)
 			if err != nil {
-				s.cfg.Log.Debug("a voter did not say what it sees of a node", "node", m.Name, "of", nodeID, "err", err)
+				s.cfg.Log.Debug("a voter did not say what it sees of a node", "peer", m.Name, "about", nodeID, "err", err)
 				return nil // it has no vote then
 			}
 			if !missing(seen) {
@@ -255,7 +255,7 @@ func (s *Server) declareLost(l *lead, m cluster.Member) bool {
 		return true
 	}
 	if err := s.cluster.VerifyLeader(l.ctx); err != nil {
-		s.cfg.Log.Warn("a node is lost, but this one does not lead for sure; looking again", "node", m.Name, "err", err)
+		s.cfg.Log.Warn("a node is lost, but this one does not lead for sure; looking again", "peer", m.Name, "err", err)
 		return false
 	}
 	ran := slices.DeleteFunc(s.view.onNode(m.NodeID), func(i *pb.Instance) bool { return !fact.Live(i.GetStatus()) })
@@ -264,13 +264,13 @@ func (s *Server) declareLost(l *lead, m cluster.Member) bool {
 		NodeId: m.NodeID, FromEpoch: n.GetEpoch(), BootId: known.BootID, Seq: known.Seq,
 	}}}
 	if err := s.cluster.Apply(l.ctx, cmd); err != nil {
-		s.cfg.Log.Warn("a node is lost, but that could not be written down; trying again", "node", m.Name, "err", err)
+		s.cfg.Log.Warn("a node is lost, but that could not be written down; trying again", "peer", m.Name, "err", err)
 		return false
 	}
 	s.view.setEpochs(s.fsm.Nodes(), s.reporters.reporting) // or followEpochs has, on hearing of it
-	s.cfg.Log.Warn("a node was lost: what ran there is started elsewhere", "lost", m.Name, "node_id", m.NodeID, "instances", len(ran))
+	s.cfg.Log.Warn("a node was lost: what ran there is started elsewhere", "peer", m.Name, "peer_id", m.NodeID, "instances", len(ran))
 	s.metrics.losses.Inc()
-	s.clusterEvent("node.lost", m.NodeID, m.Name, nil)
+	s.clusterEvent(l.ctx, "node.lost", m.NodeID, m.Name, nil)
 	for _, i := range ran {
 		if i.GetSpec().GetRestartPolicy().GetPolicyType() == pb.PolicyType_POLICY_TYPE_NEVER {
 			s.local.RecordEvent(&pb.Event{

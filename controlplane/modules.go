@@ -310,7 +310,7 @@ func (s *Server) tellLost(care *moduleCare, uses map[string]*moduleUse, held hol
 		}
 		care.lost[hash] = struct{}{}
 		s.cfg.Log.Warn("no node that is there holds a module that instances need; push it again with wasmatrix module push",
-			"module", hash, "instances", s.whoReferences(hash), "live", use.live)
+			"module", hash, "instances", use.live, "referenced_by", s.whoReferences(hash))
 	}
 }
 
@@ -346,9 +346,9 @@ func (s *Server) repair(l *lead, care *moduleCare, m cluster.Member, hash string
 		case l.ctx.Err() != nil:
 		case err == nil:
 			s.metrics.repairs.Inc()
-			s.cfg.Log.Info("a node lacked a module that is referenced, and has fetched it", "module", hash, "node", m.Name)
+			s.cfg.Log.Info("a node lacked a module that is referenced, and has fetched it", "module", hash, "peer", m.Name)
 		case !failedBefore:
-			s.cfg.Log.Warn("a node lacks a module that is referenced and could not fetch it; trying again", "module", hash, "node", m.Name, "err", err)
+			s.cfg.Log.Warn("a node lacks a module that is referenced and could not fetch it; trying again", "module", hash, "peer", m.Name, "err", err)
 		}
 	})
 }

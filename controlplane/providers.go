@@ -77,7 +77,7 @@ func (p *providerService) StartProvider(ctx context.Context, req *pb.StartProvid
 	if err != nil {
 		return nil, err
 	}
-	s.clusterEvent("provider.started", s.cfg.NodeID, now.GetProviderId(), map[string]string{"provider_type": now.GetProviderType()})
+	s.clusterEvent(ctx, "provider.started", s.cfg.NodeID, now.GetProviderId(), map[string]string{"provider_type": now.GetProviderType()})
 	return &pb.StartProviderResponse{Provider: status}, nil
 }
 
@@ -101,7 +101,7 @@ func (p *providerService) StopProvider(ctx context.Context, req *pb.StopProvider
 	if err != nil {
 		return nil, err
 	}
-	s.clusterEvent("provider.stopped", s.cfg.NodeID, now.GetProviderId(), map[string]string{"provider_type": now.GetProviderType()})
+	s.clusterEvent(ctx, "provider.stopped", s.cfg.NodeID, now.GetProviderId(), map[string]string{"provider_type": now.GetProviderType()})
 	return &pb.StopProviderResponse{Provider: status}, nil
 }
 
@@ -438,7 +438,7 @@ func (s *Server) tellAll(ctx context.Context, l *lead, told map[string]*pb.SetPr
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				s.cfg.Log.Debug("a node has not heard of the providers yet; trying again", "node", m.Name, "err", err)
+				s.cfg.Log.DebugContext(ctx, "a node has not heard of the providers yet; trying again", "peer", m.Name, "err", err)
 				failed++
 			} else if told != nil {
 				told[m.NodeID] = table

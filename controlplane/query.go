@@ -99,7 +99,7 @@ func (s *Server) ListMembers(ctx context.Context, req *pb.ListMembersRequest) (*
 			if err == nil {
 				return resp, nil
 			}
-			s.cfg.Log.Debug("the leader did not list the members; answering from here", "addr", leader.Addr, "err", err)
+			s.cfg.Log.DebugContext(ctx, "the leader did not list the members; answering from here", "addr", leader.Addr, "err", err)
 		}
 	}
 	return &pb.ListMembersResponse{Members: s.members()}, nil

@@ -79,7 +79,7 @@ func (s *Server) putNode(ctx context.Context, node *pb.Node) error {
 		}
 		remove := &pb.Command{Op: &pb.Command_RemoveNode{RemoveNode: &pb.RemoveNode{NodeId: holder}}}
 		if err = s.cluster.Apply(ctx, remove); err == nil {
-			s.cfg.Log.Info("a node takes the name of one that is gone", "node", node.GetName(), "node_id", node.GetNodeId(), "gone", holder)
+			s.cfg.Log.InfoContext(ctx, "a node takes the name of one that is gone", "peer", node.GetName(), "peer_id", node.GetNodeId(), "replaced_id", holder)
 			err = s.cluster.Apply(ctx, put)
 		}
 	}

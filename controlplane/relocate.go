@@ -71,7 +71,7 @@ func (s *Server) relocateOne(l *lead, i *pb.Instance) {
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {
 		s.metrics.relocationsFailed.Inc()
-		s.cfg.Log.Warn("an instance of a lost node could not be started elsewhere; trying again", "instance_id", id, "name", i.GetSpec().GetName(), "node", reserved.GetNodeName(), "err", call.failure.GetMessage())
+		s.cfg.Log.Warn("an instance of a lost node could not be started elsewhere; trying again", "instance_id", id, "name", i.GetSpec().GetName(), "peer", reserved.GetNodeName(), "err", call.failure.GetMessage())
 		return
 	}
 	s.metrics.relocations.Inc()

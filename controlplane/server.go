@@ -16,6 +16,7 @@ import (
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/raftfsm"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // Config is what a control plane is told about its node.
@@ -182,9 +183,9 @@ func refError(err error) error {
 	return err
 }
 
-// clusterEvent tells all voters of something that happened to the cluster.
-func (s *Server) clusterEvent(kind, nodeID, name string, details map[string]string) {
-	s.local.RecordEvent(&pb.Event{Type: kind, NodeId: nodeID, Name: name, Details: details})
+// clusterEvent tells all voters of something that happened to the cluster, and by which request, if by one.
+func (s *Server) clusterEvent(ctx context.Context, kind, nodeID, name string, details map[string]string) {
+	s.local.RecordEvent(&pb.Event{Type: kind, NodeId: nodeID, Name: name, Details: tracing.Details(ctx, details)})
 }
 
 // whileLeading returns a context that ends with the call or with the leadership, whichever is first.

@@ -275,7 +275,7 @@ func (s *Server) carryOut(ctx context.Context, l *lead, req *pb.StartInstanceReq
 		wg.Go(func() {
 			outcome := s.orderStart(ctx, l, nodeID, req.GetSpec(), startOrders(reserved), sources)
 			for _, i := range reserved {
-				if next := s.nextAfterRefusal(l, i, outcome); next != nil {
+				if next := s.nextAfterRefusal(ctx, l, i, outcome); next != nil {
 					again := s.orderStart(ctx, l, next.GetNodeId(), req.GetSpec(), startOrders([]*pb.Instance{next}), sources)
 					s.settle(l, calls[i.GetInstanceId()], next, again)
 					continue
@@ -290,7 +290,7 @@ func (s *Server) carryOut(ctx context.Context, l *lead, req *pb.StartInstanceReq
 // nextAfterRefusal chooses a node again, once, for a start that an agent refused: as a whole, because it has
 // no room, or no disk that keeps its journal; or since that generation was given up. nil where there is none. It is
 // of a later generation: the first agent may be still ending what it began.
-func (s *Server) nextAfterRefusal(l *lead, i *pb.Instance, out startOutcome) *pb.Instance {
+func (s *Server) nextAfterRefusal(ctx context.Context, l *lead, i *pb.Instance, out startOutcome) *pb.Instance {
 	generation, except, reason := i.GetGeneration()+1, i.GetNodeId(), out.err
 	if refused := out.failures[i.GetInstanceId()]; refused.GetRefusedGeneration() >= i.GetGeneration() {
 		generation, except, reason = refused.GetRefusedGeneration()+1, "", errors.New(refused.GetMessage())
@@ -303,7 +303,7 @@ func (s *Server) nextAfterRefusal(l *lead, i *pb.Instance, out startOutcome) *pb
 	if err != nil {
 		return nil // the refusal says more
 	}
-	s.cfg.Log.Warn("an agent refused a start; trying again", "instance_id", i.GetInstanceId(), "node", i.GetNodeName(), "next", chosen[0].Name, "err", reason)
+	s.cfg.Log.WarnContext(ctx, "an agent refused a start; trying again", "instance_id", i.GetInstanceId(), "peer", i.GetNodeName(), "next", chosen[0].Name, "err", reason)
 	next := reservation(i.GetInstanceId(), i.GetSpec(), chosen[0], generation)
 	s.view.reserve(next)
 	l.starts[i.GetInstanceId()].on = next.GetNodeId()

@@ -29,7 +29,7 @@ func (s *Server) inItsTerm(ctx context.Context, l *lead) bool {
 		g.Go(func() error {
 			term, err := s.termOf(asking, id)
 			if err != nil && asking.Err() == nil {
-				s.cfg.Log.Debug("a voter did not say in which term it is", "node_id", id, "err", err)
+				s.cfg.Log.DebugContext(ctx, "a voter did not say in which term it is", "peer_id", id, "err", err)
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -50,10 +50,10 @@ func (s *Server) giveUp(l *lead, id string) {
 		_, err = s.orderStop(ctx, l, m, []*pb.Instance{i}, true)
 	}
 	if err != nil {
-		s.cfg.Log.Warn("a start that nobody answered could not be given up; trying again", "instance_id", id, "node", i.GetNodeName(), "err", err)
+		s.cfg.Log.Warn("a start that nobody answered could not be given up; trying again", "instance_id", id, "peer", i.GetNodeName(), "err", err)
 	} else {
 		s.view.release(id, i.GetNodeId())
-		s.cfg.Log.Info("gave up a start that nobody answered", "instance_id", id, "name", i.GetSpec().GetName(), "node", i.GetNodeName())
+		s.cfg.Log.Info("gave up a start that nobody answered", "instance_id", id, "name", i.GetSpec().GetName(), "peer", i.GetNodeName())
 	}
 	call.failure = &pb.StartFailure{InstanceId: id, ErrorCode: string(rpc.CommunicationFailure), Message: "its first start was not answered, and has just been given up; try again"}
 	l.mu.Lock()

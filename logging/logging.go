@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // Config says how a node logs.
@@ -37,11 +39,11 @@ func New(cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("%q: want text or json", cfg.Format)
 	}
 	kept := slog.NewTextHandler(l.recent, &slog.HandlerOptions{Level: atMostInfo{l.Level}})
-	l.logger = slog.New(slog.NewMultiHandler(out, kept))
+	l.logger = slog.New(tracing.LogHandler(slog.NewMultiHandler(out, kept)))
 	return l, nil
 }
 
-// Logger returns where to log to.
+// Logger returns where to log to. Its lines have the ids of the request and trace that their context belongs to.
 func (l *Log) Logger() *slog.Logger { return l.logger }
 
 // WriteRecent writes the last lines, the oldest first.

@@ -32,7 +32,7 @@ func (n *node) keepContact(ctx context.Context) error {
 				next = time.After(contactAgain)
 			}
 			if err != nil && ctx.Err() == nil {
-				n.cfg.Log.Debug("no contact with the leader; trying again", "err", err)
+				n.cfg.Log.DebugContext(ctx, "no contact with the leader; trying again", "err", err)
 			}
 		}
 		select {

@@ -17,15 +17,15 @@ func (n *node) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.DrainTimeout)
 	defer cancel()
 	began := time.Now()
-	n.cfg.Log.Info("leaving the cluster in order; a second signal ends at once", "timeout", n.cfg.DrainTimeout)
+	n.cfg.Log.InfoContext(ctx, "leaving the cluster in order; a second signal ends at once", "timeout", n.cfg.DrainTimeout)
 	if n.hasCompany() {
 		n.drain(ctx)
 	}
 	n.agent.StopAll(ctx)
 	if err := n.cluster.Leave(ctx); err != nil {
-		n.cfg.Log.Warn("did not leave the cluster in order", "err", err)
+		n.cfg.Log.WarnContext(ctx, "did not leave the cluster in order", "err", err)
 	}
-	n.cfg.Log.Info("left", "duration", time.Since(began))
+	n.cfg.Log.InfoContext(ctx, "left", "duration", time.Since(began))
 }
 
 // hasCompany says whether there is another node that could take the instances.
@@ -47,11 +47,11 @@ func (n *node) drain(ctx context.Context) {
 		return err
 	})
 	if err != nil {
-		n.cfg.Log.Warn("could not move the instances away; they are stopped", "err", err)
+		n.cfg.Log.WarnContext(ctx, "could not move the instances away; they are stopped", "err", err)
 		return
 	}
 	for _, u := range resp.GetUnmoved() {
-		n.cfg.Log.Warn("an instance could not be moved; it is stopped", "instance_id", u.GetInstanceId(), "err", u.GetMessage())
+		n.cfg.Log.WarnContext(ctx, "an instance could not be moved; it is stopped", "instance_id", u.GetInstanceId(), "err", u.GetMessage())
 	}
-	n.cfg.Log.Info("moved the instances away", "moved", len(resp.GetMoved()), "unmoved", len(resp.GetUnmoved()))
+	n.cfg.Log.InfoContext(ctx, "moved the instances away", "moved", len(resp.GetMoved()), "unmoved", len(resp.GetUnmoved()))
 }

@@ -26,7 +26,7 @@ func (n *node) serveMessages(ctx context.Context) error {
 	}
 	server, err := messaging.NewServer(messaging.Config{
 		ClusterName: n.cluster.ClusterID(), ServerName: n.registration.GetNodeId(),
-		Listen: n.cfg.Bind, Advertise: n.ip, ClientPort: n.cfg.NATSPort, RoutePort: n.cfg.NATSRoutePort, Log: n.cfg.Log.With("node", n.cfg.NodeName), Registerer: n.metrics,
+		Listen: n.cfg.Bind, Advertise: n.ip, ClientPort: n.cfg.NATSPort, RoutePort: n.cfg.NATSRoutePort, Log: n.cfg.Log, Registerer: n.metrics,
 	})
 	if err == nil {
 		err = server.Start()
@@ -71,7 +71,7 @@ func (n *node) routeMessages(ctx context.Context, server *messaging.Server) erro
 			}
 		}
 		if err := server.SetRoutes(routes); err != nil {
-			n.cfg.Log.Warn("messages don't reach all nodes", "err", err)
+			n.cfg.Log.WarnContext(ctx, "messages don't reach all nodes", "err", err)
 		}
 		select {
 		case <-changed:

@@ -74,6 +74,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 // build opens what is on disk and on the network, and makes the parts. Nothing runs yet.
 func build(ctx context.Context, cfg Config) (n *node, err error) {
+	cfg.Log = cfg.Log.With("node", cfg.NodeName)
 	n = &node{cfg: cfg, metrics: prometheus.NewRegistry(), peers: rpc.NewPeers(), messages: &messages{up: make(chan struct{})}}
 	defer func() {
 		if err != nil {
@@ -100,7 +101,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		Limits: &pb.NodeLimits{MaxInstances: uint32(cfg.MaxInstances), MaxMemoryBytes: cfg.MaxMemory},
 		State:  pb.NodeState_NODE_STATE_ACTIVE, Capabilities: capability.Types(),
 	}
-	log := cfg.Log.With("node", cfg.NodeName)
+	log := n.cfg.Log
 
 	if n.port, err = rpc.Listen(net.JoinHostPort(cfg.Bind, strconv.Itoa(cfg.RPCPort)), log); err != nil {
 		return n, err

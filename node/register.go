@@ -41,7 +41,7 @@ func (n *node) register(ctx context.Context) error {
 			case rpc.CodeOf(err) == rpc.InvalidRequest:
 				return err
 			case err != nil && ctx.Err() == nil:
-				n.cfg.Log.Warn("not registered with the leader yet; trying again", "err", err)
+				n.cfg.Log.WarnContext(ctx, "not registered with the leader yet; trying again", "err", err)
 				due = time.Now().Add(registerPause)
 			case err == nil && !registered:
 				registered = true
@@ -87,8 +87,8 @@ func (n *node) ready(clusterID string) {
 		NodeID: n.registration.GetNodeId(), NodeName: n.cfg.NodeName, ClusterID: clusterID,
 		RPCAddr: n.registration.GetRpcAddr(), HTTPAddr: n.registration.GetHttpAddr(), Gossip: n.registration.GetGossipAddr(),
 	}
-	n.cfg.Log.Info("member of the cluster", "node", info.NodeName, "node_id", info.NodeID, "cluster_id", info.ClusterID,
-		"rpc", info.RPCAddr, "http", info.HTTPAddr, "gossip", info.Gossip)
+	n.cfg.Log.Info("member of the cluster", "node_id", info.NodeID, "cluster_id", info.ClusterID,
+		"rpc_addr", info.RPCAddr, "http_addr", info.HTTPAddr, "gossip_addr", info.Gossip)
 	if n.cfg.Ready != nil {
 		n.cfg.Ready(info)
 	}

@@ -32,7 +32,7 @@ func (n *node) tidy(ctx context.Context) error {
 	for {
 		now := time.Now()
 		if err := errors.Join(n.store.Sweep(now), tidyCompiled(filepath.Join(n.cfg.DataDir, compiledDir), now, compiledMost)); err != nil {
-			n.cfg.Log.Warn("some files could not be tidied away; trying again in an hour", "err", err)
+			n.cfg.Log.WarnContext(ctx, "some files could not be tidied away; trying again in an hour", "err", err)
 		}
 		n.engine.CompiledFilesChanged()
 		select {

@@ -209,7 +209,7 @@ func (s *Service) RemoveVoter(ctx context.Context, req *pb.RemoveVoterRequest) (
 	if err := s.cluster.RemoveVoter(ctx, m.NodeID); err != nil {
 		return nil, fmt.Errorf("remove the vote of node %s: %w", m.Name, err)
 	}
-	s.cfg.Log.Warn("removed a voter, as was asked", "node", m.Name, "node_id", m.NodeID, "force", req.GetForce())
+	s.cfg.Log.WarnContext(ctx, "removed a voter, as was asked", "peer", m.Name, "peer_id", m.NodeID, "force", req.GetForce())
 	return &pb.RemoveVoterResponse{NodeId: m.NodeID, Name: m.Name}, nil
 }
 

@@ -54,7 +54,7 @@ func (s *Service) RestoreSnapshot(ctx context.Context, req *pb.RestoreSnapshotRe
 	if err := s.cluster.Apply(ctx, restore); err != nil {
 		return nil, fmt.Errorf("restore the snapshot: %w", err)
 	}
-	s.cfg.Log.Warn("restored a snapshot, as was asked", "taken_by", req.GetSnapshot().GetTakenBy(), "taken_at", req.GetSnapshot().GetTakenAt().AsTime(),
+	s.cfg.Log.WarnContext(ctx, "restored a snapshot, as was asked", "taken_by", req.GetSnapshot().GetTakenBy(), "taken_at", req.GetSnapshot().GetTakenAt().AsTime(),
 		"index", req.GetSnapshot().GetIndex(), "added", merged.Added, "raised", merged.Raised)
 	return &pb.RestoreSnapshotResponse{
 		Added: merged.Added, Raised: merged.Raised,

@@ -340,14 +340,14 @@ func (r *runner) run() {
 		}
 		if err == nil {
 			r.set(engine, nil)
-			r.log.Info("a provider runs", "type", r.def.Type, "backend", capability.Redact(r.def.Settings.Backend))
+			r.log.Info("a provider runs", "provider_type", r.def.Type, "backend", capability.Redact(r.def.Settings.Backend))
 			r.watch(engine, tried)
 			r.set(Engine{}, capability.Errorf(capability.Unavailable, "it is being stopped"))
 			closeEngine(engine)
 			return
 		}
 		if r.fails(err) {
-			r.log.Warn("a provider can't be started; trying again", "type", r.def.Type, "backend", capability.Redact(r.def.Settings.Backend), "err", err)
+			r.log.Warn("a provider can't be started; trying again", "provider_type", r.def.Type, "backend", capability.Redact(r.def.Settings.Backend), "err", err)
 		}
 		tried()
 		select {

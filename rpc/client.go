@@ -45,7 +45,9 @@ const (
 )
 
 // Dial makes a client connection to a node. It connects at the first call, and again whenever it has to.
-func Dial(addr string) (*grpc.ClientConn, error) {
+func Dial(addr string) (*grpc.ClientConn, error) { return dialAs(userAgent, addr) }
+
+func dialAs(agent, addr string) (*grpc.ClientConn, error) {
 	_, port, err := net.SplitHostPort(addr)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
@@ -56,6 +58,7 @@ func Dial(addr string) (*grpc.ClientConn, error) {
 	// passthrough: the dialer resolves the name, at each connect anew.
 	conn, err := grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUserAgent(agent),
 		grpc.WithNoProxy(), // a cluster's traffic is no web traffic
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -64,8 +67,8 @@ func Dial(addr string) (*grpc.ClientConn, error) {
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientKeepalive, Timeout: keepaliveTimeout}),
 		grpc.WithIdleTimeout(clientIdle),
-		grpc.WithChainUnaryInterceptor(correlateUnary),
-		grpc.WithChainStreamInterceptor(correlateStream),
+		grpc.WithChainUnaryInterceptor(carryUnary),
+		grpc.WithChainStreamInterceptor(carryStream),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("address of node %q: %w", addr, err)
@@ -147,7 +150,7 @@ type peerConn struct {
 
 // NewPeers returns an empty cache of connections over TCP.
 func NewPeers() *Peers {
-	return NewPeersOver(func(addr string) (Conn, error) { return Dial(addr) })
+	return NewPeersOver(func(addr string) (Conn, error) { return dialAs(nodeAgent, addr) })
 }
 
 // NewPeersOver returns an empty cache of connections that dial makes: those of a simulated network, for one.

@@ -88,8 +88,6 @@ const (
 	errorDomain = "wasmatrix"
 	// timestampKey is kept for Error.Time among the metadata of an ErrorInfo.
 	timestampKey = "timestamp"
-	// correlationKey is the detail that names the request in the log of whoever served it.
-	correlationKey = "correlation_id"
 
 	inTime  = "no answer in time: "
 	givenUp = "given up before it was answered: "

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 func TestEveryMethodIsForwardedOrServedByTheNodeAsked(t *testing.T) {
@@ -46,7 +47,7 @@ func TestEveryMethodIsForwardedOrServedByTheNodeAsked(t *testing.T) {
 func TestEveryNodeAnswersWithTheLeadersWord(t *testing.T) {
 	noLeaks(t)
 	for _, n := range startNodes(t) {
-		ctx, cancel := context.WithTimeout(WithCorrelationID(t.Context(), "deploy-7"), 7*time.Second)
+		ctx, cancel := context.WithTimeout(tracing.WithCorrelationID(t.Context(), "deploy-7"), 7*time.Second)
 		var header metadata.MD
 		one, err := n.client.QueryInstance(ctx, &pb.QueryInstanceRequest{Ref: "x"}, grpc.Header(&header))
 		if err != nil {
@@ -56,7 +57,7 @@ func TestEveryNodeAnswersWithTheLeadersWord(t *testing.T) {
 		if got.GetNodeName() != "n0" || got.GetInstanceId() != "x" || got.GetLastError() != "deploy-7 7s" {
 			t.Errorf("%s: served by %s, which saw %q", n.name, got.GetNodeName(), got.GetLastError())
 		}
-		if id := header.Get(correlationHeader); !slices.Equal(id, []string{"deploy-7"}) {
+		if id := header.Get(tracing.CorrelationHeader); !slices.Equal(id, []string{"deploy-7"}) {
 			t.Errorf("%s: header says %q", n.name, id)
 		}
 		stream, err := n.client.ListInstances(ctx, &pb.ListInstancesRequest{Name: "web"})
@@ -89,7 +90,7 @@ func TestLeadersErrorPassesUnchanged(t *testing.T) {
 	noLeaks(t)
 	nodes := startNodes(t)
 	nodes[0].before = func(context.Context) error { return Errorf(ResourceExhausted, "full").With("why", "n0: memory") }
-	ctx := WithCorrelationID(t.Context(), "deploy-7")
+	ctx := tracing.WithCorrelationID(t.Context(), "deploy-7")
 	_, unaryErr := nodes[1].client.QueryInstance(ctx, &pb.QueryInstanceRequest{})
 	stream, err := nodes[1].client.ListInstances(ctx, &pb.ListInstancesRequest{})
 	if err != nil {

@@ -10,24 +10,28 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // latencyBuckets go from a call on loopback (0.2 ms) to the client's default timeout (10 s).
 var latencyBuckets = []float64{.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
-// observer gives each call its correlation id, a log line, a count, and an error fit to travel.
+// observer gives each call its correlation id, its span, a log line, a count, and an error fit to travel.
 type observer struct {
 	log     *slog.Logger
+	tracer  trace.Tracer // nil for none
 	total   *prometheus.CounterVec
 	latency *prometheus.HistogramVec
 }
 
-func newObserver(log *slog.Logger, r prometheus.Registerer) *observer {
+func newObserver(log *slog.Logger, tracer trace.Tracer, r prometheus.Registerer) *observer {
 	return &observer{
-		log: log,
+		log: log, tracer: tracer,
 		total: register(log, r, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wasmatrix_api_request_total",
 			Help: "gRPC calls served, by method and error code (OK for none).",
@@ -59,36 +63,34 @@ func register[C prometheus.Collector](log *slog.Logger, r prometheus.Registerer,
 
 func (o *observer) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	start := time.Now()
-	ctx = correlate(ctx)
+	ctx, span := o.begin(correlate(ctx), info.FullMethod)
 	resp, err := handler(ctx, req)
-	return resp, o.served(ctx, info.FullMethod, start, err)
+	return resp, o.served(ctx, span, info.FullMethod, start, err)
 }
 
 func (o *observer) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	start := time.Now()
-	ctx := correlate(ss.Context())
+	ctx, span := o.begin(correlate(ss.Context()), info.FullMethod)
 	err := handler(srv, &streamWithContext{ServerStream: ss, ctx: ctx})
-	return o.served(ctx, info.FullMethod, start, err)
+	return o.served(ctx, span, info.FullMethod, start, err)
 }
 
 // correlate puts the request's correlation id into its context and into the answer's header.
 func correlate(ctx context.Context) context.Context {
 	id := incomingCorrelation(ctx)
 	// It can only fail after headers were sent, and none were.
-	_ = grpc.SetHeader(ctx, metadata.Pairs(correlationHeader, id))
-	return WithCorrelationID(ctx, id)
+	_ = grpc.SetHeader(ctx, metadata.Pairs(tracing.CorrelationHeader, id))
+	return tracing.WithCorrelationID(ctx, id)
 }
 
 // served notes that a call has ended and returns its error as it travels.
-func (o *observer) served(ctx context.Context, method string, start time.Time, err error) error {
+func (o *observer) served(ctx context.Context, span trace.Span, method string, start time.Time, err error) error {
 	took := time.Since(start)
 	method = strings.TrimPrefix(method, "/")
 	code, level := "OK", slog.LevelDebug
+	EndSpan(span, err)
 	if err != nil {
-		e := FromError(err)
-		if e.Details[correlationKey] == "" {
-			e = e.With(correlationKey, CorrelationID(ctx))
-		}
+		e := FromError(Correlated(ctx, err))
 		code = string(e.Code)
 		// What a user did wrong or will try again is the user's to see; this is the operator's.
 		if e.Code == Internal {
@@ -101,7 +103,6 @@ func (o *observer) served(ctx context.Context, method string, start time.Time, e
 	if o.log.Enabled(ctx, level) {
 		attrs := []slog.Attr{
 			slog.String("method", method), slog.String("code", code), slog.Duration("duration", took),
-			slog.String("correlation_id", CorrelationID(ctx)),
 		}
 		if p, ok := peer.FromContext(ctx); ok {
 			attrs = append(attrs, slog.String("addr", p.Addr.String()))
@@ -135,9 +136,9 @@ func (o *observer) guardStream(srv any, ss grpc.ServerStream, info *grpc.StreamS
 // panicked makes a panic the failure of one call. The log has what happened; the caller, who could do
 // nothing with it, gets the id under which to find it.
 func (o *observer) panicked(ctx context.Context, method string, r any) error {
-	id := CorrelationID(ctx)
+	id := tracing.CorrelationID(ctx)
 	o.log.ErrorContext(ctx, "rpc handler panicked", "method", strings.TrimPrefix(method, "/"),
-		"correlation_id", id, "err", fmt.Sprint(r), "stack", string(debug.Stack()))
+		"err", fmt.Sprint(r), "stack", string(debug.Stack()))
 	return Errorf(Internal, "this is a defect of wasmatrix; the node's log says more under correlation_id %s", id)
 }
 
@@ -148,5 +149,5 @@ type streamWithContext struct {
 	ctx context.Context //nolint:containedctx // the interface asks for it
 }
 
-// Context returns the context of the call, with its correlation id.
+// Context returns the context of the call, with its correlation id and its span.
 func (s *streamWithContext) Context() context.Context { return s.ctx }

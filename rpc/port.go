@@ -118,7 +118,7 @@ func (p *Port) Run(ctx context.Context) error {
 		}
 		if err != nil {
 			// What accept reports is about one caller or about want of descriptors or memory; both pass.
-			p.log.Warn("rpc port cannot accept", "addr", p.Addr().String(), "err", err, "retry_in", backoff)
+			p.log.WarnContext(ctx, "rpc port cannot accept", "addr", p.Addr().String(), "err", err, "retry_in", backoff)
 			select {
 			case <-time.After(backoff):
 			case <-p.grpc.done:

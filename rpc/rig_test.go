@@ -18,6 +18,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // startPort opens a port on loopback and runs it until the test ends.
@@ -216,7 +217,7 @@ func (n *testNode) QueryInstance(ctx context.Context, req *pb.QueryInstanceReque
 		left = time.Until(deadline).Round(time.Second).String()
 	}
 	return &pb.QueryInstanceResponse{Instance: &pb.Instance{
-		InstanceId: req.GetRef(), NodeName: n.name, LastError: CorrelationID(ctx) + " " + left,
+		InstanceId: req.GetRef(), NodeName: n.name, LastError: tracing.CorrelationID(ctx) + " " + left,
 	}}, nil
 }
 

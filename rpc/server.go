@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -29,6 +30,8 @@ type ServerConfig struct {
 	Ready func(context.Context) error
 	// Registerer takes the request metrics; nil: none.
 	Registerer prometheus.Registerer
+	// Tracer makes the spans of calls; nil for none.
+	Tracer trace.Tracer
 }
 
 const (
@@ -44,8 +47,8 @@ const (
 
 // NewServer returns a gRPC server with health and reflection registered; the caller adds its services.
 //
-// Its handlers return any error: the caller gets it as an [Error]. They find the request's
-// correlation id with [CorrelationID]. Stop cancels their contexts and returns when they have; a
+// Its handlers return any error: the caller gets it as an [Error]. Their contexts have
+// the ids of the request, see package tracing. Stop cancels their contexts and returns when they have; a
 // GracefulStop waits for streams that may never end, so give it a bound.
 func NewServer(cfg ServerConfig) *grpc.Server {
 	unary, stream := Interceptors(cfg)
@@ -70,7 +73,7 @@ func Interceptors(cfg ServerConfig) ([]grpc.UnaryServerInterceptor, []grpc.Strea
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	o := newObserver(cfg.Log, cfg.Registerer)
+	o := newObserver(cfg.Log, cfg.Tracer, cfg.Registerer)
 	unary := []grpc.UnaryServerInterceptor{o.unary, o.guardUnary}
 	stream := []grpc.StreamServerInterceptor{o.stream, o.guardStream}
 	if cfg.Leader != nil {

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // odd is a control plane that fails in every way that a handler can.
@@ -34,7 +35,7 @@ func (odd) QueryInstance(ctx context.Context, req *pb.QueryInstanceRequest) (*pb
 	case "ours":
 		return nil, Errorf(InstanceNotFound, "no instance %q", req.GetRef()).With("ref", req.GetRef())
 	default:
-		return &pb.QueryInstanceResponse{Instance: &pb.Instance{InstanceId: CorrelationID(ctx), LastError: strings.Repeat("x", len(req.GetRef()))}}, nil
+		return &pb.QueryInstanceResponse{Instance: &pb.Instance{InstanceId: tracing.CorrelationID(ctx), LastError: strings.Repeat("x", len(req.GetRef()))}}, nil
 	}
 }
 
@@ -54,7 +55,7 @@ func startOdd(t *testing.T, cfg ServerConfig) pb.ControlPlaneServiceClient {
 func TestPanicFailsOneCallAndIsLoggedWithItsStack(t *testing.T) {
 	noLeaks(t)
 	var log syncBuffer
-	client := startOdd(t, ServerConfig{Log: slog.New(slog.NewJSONHandler(&log, nil))})
+	client := startOdd(t, ServerConfig{Log: slog.New(tracing.LogHandler(slog.NewJSONHandler(&log, nil)))})
 	_, unaryErr := client.QueryInstance(t.Context(), &pb.QueryInstanceRequest{Ref: "panic"})
 	stream, err := client.WatchEvents(t.Context(), &pb.WatchEventsRequest{})
 	if err != nil {
@@ -107,11 +108,11 @@ func TestCorrelationIDIsTakenOrMade(t *testing.T) {
 	noLeaks(t)
 	client := startOdd(t, ServerConfig{})
 	for sent, keeps := range map[string]bool{
-		"deploy-7": true, "": false, "two words": false, strings.Repeat("x", maxCorrelation+1): false,
+		"deploy-7": true, "": false, "two words": false, strings.Repeat("x", 129): false,
 	} {
 		ctx := t.Context()
 		if sent != "" {
-			ctx = WithCorrelationID(ctx, sent)
+			ctx = tracing.WithCorrelationID(ctx, sent)
 		}
 		var header metadata.MD
 		resp, err := client.QueryInstance(ctx, &pb.QueryInstanceRequest{}, grpc.Header(&header))
@@ -119,7 +120,7 @@ func TestCorrelationIDIsTakenOrMade(t *testing.T) {
 			t.Fatal(err)
 		}
 		id := resp.GetInstance().GetInstanceId()
-		if back := header.Get(correlationHeader); len(back) != 1 || back[0] != id {
+		if back := header.Get(tracing.CorrelationHeader); len(back) != 1 || back[0] != id {
 			t.Errorf("the handler has %q, the header says %q", id, back)
 		}
 		if keeps && id != sent {

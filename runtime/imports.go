@@ -150,7 +150,7 @@ func (e *Engine) hostCall(f hostFunction) func(context.Context, api.Module, []ui
 func (e *Engine) guarded(ctx context.Context, f hostFunction, h *host) (value int64, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			e.log.Error("a call of a guest panicked", "operation", f.name, "err", p)
+			e.log.ErrorContext(ctx, "a call of a guest panicked", "operation", f.name, "err", p)
 			err = capability.Errorf(capability.Internal, "wasmatrix failed in %s: %v", f.name, p)
 		}
 	}()

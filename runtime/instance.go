@@ -68,7 +68,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 			case memory.err != nil:
 				err = memory.err
 			default:
-				e.log.Error("instantiation panicked", "instance_id", s.Name, "err", p)
+				e.log.ErrorContext(ctx, "instantiation panicked", "instance_id", s.Name, "err", p)
 				err = fmt.Errorf("instantiate: %v", p)
 			}
 		}

@@ -82,7 +82,7 @@ func (e *Engine) compile(ctx context.Context, load func(context.Context) ([]byte
 	}
 	defer func() {
 		if p := recover(); p != nil { // a bug that outside bytes found in the compiler ends only them
-			e.log.Error("the compiler panicked", "err", p)
+			e.log.ErrorContext(ctx, "the compiler panicked", "err", p)
 			compiled, err = nil, invalid("the module made the compiler fail (%v)", p)
 		}
 	}()

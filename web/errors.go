@@ -5,6 +5,7 @@ import (
 
 	"github.com/wasmatrix/wasmatrix/api"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // statuses says how each of the contract's error codes reads in HTTP.
@@ -47,9 +48,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	err = s.explain(err)
 	status := httpStatus(err)
 	if status == http.StatusInternalServerError {
-		s.cfg.Log.WarnContext(r.Context(), "http request was not answered", "path", r.URL.Path,
-			"correlation_id", rpc.CorrelationID(r.Context()), "err", err)
+		s.cfg.Log.WarnContext(r.Context(), "http request was not answered", "path", r.URL.Path, "err", err)
 	}
+	tracing.Fail(r.Context(), string(rpc.CodeOf(err)), err.Error())
 	refuse(w, status, err)
 }
 
@@ -58,5 +59,9 @@ func refuse(w http.ResponseWriter, status int, err error) {
 	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
-	writeJSON(w, status, api.FromError(err))
+	e := rpc.FromError(err)
+	if id := w.Header().Get(tracing.CorrelationHeader); id != "" && e.Details[tracing.CorrelationKey] == "" {
+		e = e.With(tracing.CorrelationKey, id)
+	}
+	writeJSON(w, status, api.FromError(e))
 }

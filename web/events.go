@@ -62,7 +62,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	go func() {
 		defer close(batches)
 		err := s.follow(ctx, from, batches)
-		s.cfg.Log.Debug("a stream of events ended", "correlation_id", rpc.CorrelationID(ctx), "err", err)
+		s.cfg.Log.DebugContext(r.Context(), "a stream of events ended", "err", err)
 	}()
 	defer func() { // the handler ends after its follower
 		cancel()

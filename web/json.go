@@ -88,7 +88,7 @@ func (s *Server) instances(w http.ResponseWriter, r *http.Request) {
 	out := bufio.NewWriterSize(w, 64<<10)
 	if err := writeList(out, page, next); err != nil {
 		// Half a list must not look like a whole one: the connection breaks off.
-		s.cfg.Log.Debug("a list of instances broke off", "correlation_id", rpc.CorrelationID(ctx), "err", err)
+		s.cfg.Log.DebugContext(r.Context(), "a list of instances broke off", "err", err)
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -10,12 +10,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/netutil"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 const (
@@ -45,9 +46,6 @@ const (
 	heartbeat = 15 * time.Second
 	// shutdownTimeout is how long requests may go on after the server is told to stop.
 	shutdownTimeout = 3 * time.Second
-
-	correlationHeader = "X-Correlation-Id"
-	maxCorrelation    = 128
 )
 
 // Config is what a server needs. All fields but Registerer and Log are required.
@@ -64,6 +62,8 @@ type Config struct {
 	NodeName, Version string
 	// Log; nil: none.
 	Log *slog.Logger
+	// Tracer makes the spans of requests; nil: none.
+	Tracer trace.Tracer
 }
 
 // Server serves HTTP.
@@ -137,7 +137,7 @@ func (s *Server) Run(ctx context.Context) error {
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 		defer cancel()
 		if err := s.http.Shutdown(bounded); err != nil {
-			s.cfg.Log.Debug("cut off http requests that did not end in time", "err", errors.Join(err, s.http.Close()))
+			s.cfg.Log.DebugContext(ctx, "cut off http requests that did not end in time", "err", errors.Join(err, s.http.Close()))
 		}
 	})
 	err := s.http.Serve(s.ln)
@@ -180,7 +180,7 @@ func (s *Server) handler() http.Handler {
 	return s.guard(mux)
 }
 
-// guard lets only readers in, tells browsers to be strict, and gives each request a correlation id.
+// guard lets only readers in, tells browsers to be strict, and gives each request a correlation id and a span.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -189,28 +189,22 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		id := r.Header.Get(correlationHeader)
-		if !fitForLogs(id) {
-			id = uuid.NewString()
+		id := r.Header.Get(tracing.CorrelationHeader)
+		if !tracing.FitCorrelationID(id) {
+			id = tracing.NewCorrelationID()
 		}
-		h.Set(correlationHeader, id)
+		h.Set(tracing.CorrelationHeader, id)
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			h.Set("Allow", "GET, HEAD")
 			h.Set("Connection", "close") // a body may follow that nobody will read
 			refuse(w, http.StatusMethodNotAllowed, rpc.Errorf(rpc.InvalidRequest, "HTTP only shows; use the command line or gRPC to change something"))
 			return
 		}
-		s.counts.counted(next, w, r.WithContext(rpc.WithCorrelationID(r.Context(), id)))
+		ctx, span := s.traced(tracing.WithCorrelationID(r.Context(), id), r)
+		r = r.WithContext(ctx)
+		defer func() { served(span, r) }()
+		s.counts.counted(next, w, r)
 	})
-}
-
-func fitForLogs(id string) bool {
-	for _, c := range []byte(id) {
-		if c <= ' ' || c > '~' {
-			return false
-		}
-	}
-	return id != "" && len(id) <= maxCorrelation
 }
 
 // bounded refuses a request when too many are being served.

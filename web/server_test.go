@@ -11,6 +11,7 @@ import (
 
 	"github.com/wasmatrix/wasmatrix/api"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 func TestPageShowsTheLeadersDataAndWhoLeads(t *testing.T) {
@@ -155,13 +156,13 @@ func TestAnswerNamesItsRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set(correlationHeader, given)
+		req.Header.Set(tracing.CorrelationHeader, given)
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = resp.Body.Close()
-		if got := resp.Header.Get(correlationHeader); got == "" || (got == given) != kept || resp.StatusCode != http.StatusOK {
+		if got := resp.Header.Get(tracing.CorrelationHeader); got == "" || (got == given) != kept || resp.StatusCode != http.StatusOK {
 			t.Errorf("given %q: %d %q", given, resp.StatusCode, got)
 		}
 	}

@@ -145,7 +145,7 @@ func (c *Conn) connected(nc *nats.Conn) {
 		return
 	}
 	c.up, c.down = context.WithCancelCause(context.Background())
-	c.cfg.Log.Info("messaging connected", "name", c.cfg.Name, "server", nc.ConnectedAddr())
+	c.cfg.Log.Info("messaging connected", "addr", nc.ConnectedAddr())
 }
 
 func (c *Conn) disconnected(err error) {
@@ -155,7 +155,7 @@ func (c *Conn) disconnected(err error) {
 		c.why = err.Error()
 	}
 	if c.up.Err() == nil && !c.closed {
-		c.cfg.Log.Warn("messaging disconnected", "name", c.cfg.Name, "error", c.why)
+		c.cfg.Log.Warn("messaging disconnected", "err", c.why)
 	}
 	c.down(errLost)
 }
@@ -166,7 +166,7 @@ func (c *Conn) complain(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if sub != nil {
 		subject = sub.Subject
 	}
-	c.cfg.Log.Warn("messaging", "name", c.cfg.Name, "subject", subject, "error", err)
+	c.cfg.Log.Warn("messaging", "subject", subject, "err", err)
 }
 
 // live returns the connection, and a context that ends when it breaks.

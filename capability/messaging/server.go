@@ -225,7 +225,7 @@ type serverLog struct {
 
 func (l *serverLog) line(level slog.Level, format string, args []any) {
 	if ctx := context.Background(); l.log.Enabled(ctx, level) {
-		l.log.Log(ctx, level, "NATS server", "line", fmt.Sprintf(format, args...))
+		l.log.Log(ctx, level, "a library says", "part", "nats", "text", fmt.Sprintf(format, args...))
 	}
 }
 

@@ -147,7 +147,7 @@ func (l *life) serve(ctx context.Context, method string, raw []byte) ([]byte, er
 	}
 	chain := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		info.FullMethod = method
-		l.node.sim.log.Debug("serving", "at", l.node.name, "method", path.Base(method), "request", req)
+		l.node.sim.log.DebugContext(ctx, "serving", "at", l.node.name, "method", path.Base(method), "request", req)
 		next := handler
 		if plant := l.node.sim.Plant; plant != nil {
 			next = func(ctx context.Context, req any) (any, error) {
@@ -161,7 +161,7 @@ func (l *life) serve(ctx context.Context, method string, raw []byte) ([]byte, er
 		return next(ctx, req)
 	}
 	resp, err := m.desc.Handler(m.impl, ctx, func(into any) error { return unmarshal(raw, into) }, chain)
-	l.node.sim.log.Debug("served", "at", l.node.name, "method", path.Base(method), "answer", resp, "err", err)
+	l.node.sim.log.DebugContext(ctx, "served", "at", l.node.name, "method", path.Base(method), "answer", resp, "err", err)
 	if err != nil {
 		return nil, err
 	}

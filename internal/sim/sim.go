@@ -124,7 +124,7 @@ func (s *Sim) run(ctx context.Context) (found []chaos.Violation, err error) {
 
 // round lets the faults of a round happen under load, and heals all.
 func (s *Sim) round(ctx context.Context, round chaos.Round, clients *load) error {
-	s.log.Info("round", "number", round.Number, "faults", fmt.Sprint(round.Faults))
+	s.log.InfoContext(ctx, "round", "number", round.Number, "faults", fmt.Sprint(round.Faults))
 	s.history.Begin(round.Number)
 	s.net.setRough(true)
 	loaded, end := context.WithCancel(ctx)

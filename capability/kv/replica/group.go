@@ -173,7 +173,7 @@ func (g *Group) keepSeat(ctx context.Context) {
 		changed := g.Changed()
 		var again <-chan time.Time
 		if err := g.follow(ctx); err != nil {
-			g.cfg.Log.Error("this node could not take its place in the group of replicas; trying again", "err", err)
+			g.cfg.Log.ErrorContext(ctx, "this node could not take its place in the group of replicas; trying again", "err", err)
 			again = time.After(rest)
 		}
 		var broke <-chan struct{}
@@ -185,7 +185,7 @@ func (g *Group) keepSeat(ctx context.Context) {
 		case <-again:
 		case <-broke:
 			if err := g.rebuild(ctx); err != nil {
-				g.cfg.Log.Error("the store of replicated keys could not be built anew; trying again", "err", err)
+				g.cfg.Log.ErrorContext(ctx, "the store of replicated keys could not be built anew; trying again", "err", err)
 			}
 		case <-ctx.Done():
 			return
@@ -223,13 +223,13 @@ func (g *Group) follow(ctx context.Context) error {
 	}
 	next := place{identity: id, Founding: id.Founder == g.cfg.NodeID, Dir: fmt.Sprintf("group-%d-%s", id.Generation, filepath.Base(id.Founder))}
 	if ok {
-		g.cfg.Log.Warn("the group of replicas was founded anew", "generation", id.Generation, "founder", id.Founder, "log_before", have.Dir)
+		g.cfg.Log.WarnContext(ctx, "the group of replicas was founded anew", "generation", id.Generation, "founder", id.Founder, "path", have.Dir)
 		if next.Founding {
 			next.Dir = have.Dir // it goes on with what it has
 		}
 	}
 	if err := g.leave(old); err != nil {
-		g.cfg.Log.Warn("the log before was not closed cleanly", "err", err)
+		g.cfg.Log.WarnContext(ctx, "the log before was not closed cleanly", "err", err)
 	}
 	if err := writePlace(g.cfg.Dir, next); err != nil {
 		return fmt.Errorf("keep which group of replicas there is now: %w", err)

@@ -77,7 +77,7 @@ func (g *Group) makeReady(ctx context.Context, s *seat) {
 	}
 	switch err := s.wait(ctx, s.raft.Barrier(enqueueTimeout)); {
 	case err != nil:
-		g.cfg.Log.Debug("a leader is not ready yet", "err", err) // it is asked again, if it still leads
+		g.cfg.Log.DebugContext(ctx, "a leader is not ready yet", "err", err) // it is asked again, if it still leads
 	case s.raft.CurrentTerm() == term:
 		s.ready.Store(term)
 	}
@@ -111,7 +111,7 @@ func (g *Group) keepMembers(ctx context.Context) {
 			case err == nil && step != (change{}):
 				continue
 			case err != nil && !errors.Is(err, raft.ErrNotLeader) && ctx.Err() == nil:
-				g.cfg.Log.Warn("the group of replicas could not be changed; trying again", "step", fmt.Sprintf("%+v", step), "err", err)
+				g.cfg.Log.WarnContext(ctx, "the group of replicas could not be changed; trying again", "step", fmt.Sprintf("%+v", step), "err", err)
 			}
 		}
 		select {
@@ -172,16 +172,16 @@ func (g *Group) membersView(s *seat) []memberView {
 func (g *Group) takeStep(ctx context.Context, s *seat, step change) error {
 	switch {
 	case step.Add != "":
-		g.cfg.Log.Info("adding a replica", "node_id", step.Add)
+		g.cfg.Log.InfoContext(ctx, "adding a replica", "peer_id", step.Add)
 		return s.wait(ctx, s.raft.AddNonvoter(raft.ServerID(step.Add), raft.ServerAddress(g.addrOf(step.Add)), 0, enqueueTimeout))
 	case step.Promote != "":
-		g.cfg.Log.Info("a replica has caught up, and votes from now on", "node_id", step.Promote)
+		g.cfg.Log.InfoContext(ctx, "a replica has caught up, and votes from now on", "peer_id", step.Promote)
 		return s.wait(ctx, s.raft.AddVoter(raft.ServerID(step.Promote), raft.ServerAddress(g.addrOf(step.Promote)), 0, enqueueTimeout))
 	case step.Remove != "":
-		g.cfg.Log.Info("removing a replica", "node_id", step.Remove)
+		g.cfg.Log.InfoContext(ctx, "removing a replica", "peer_id", step.Remove)
 		return s.wait(ctx, s.raft.RemoveServer(raft.ServerID(step.Remove), 0, enqueueTimeout))
 	case step.HandOver != "":
-		g.cfg.Log.Info("handing the lead of the replicas over", "node_id", step.HandOver)
+		g.cfg.Log.InfoContext(ctx, "handing the lead of the replicas over", "peer_id", step.HandOver)
 		return s.wait(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(step.HandOver), raft.ServerAddress(g.addrOf(step.HandOver))))
 	}
 	return nil
@@ -213,7 +213,7 @@ func (g *Group) keepLog(ctx context.Context) {
 		select {
 		case <-grown:
 			if err := s.wait(ctx, s.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && ctx.Err() == nil {
-				g.cfg.Log.Warn("no snapshot of the replicated keys could be taken; the log goes on growing", "err", err)
+				g.cfg.Log.WarnContext(ctx, "no snapshot of the replicated keys could be taken; the log goes on growing", "err", err)
 			}
 		case <-changed:
 		case <-ctx.Done():

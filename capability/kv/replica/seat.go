@@ -180,7 +180,7 @@ func (g *Group) found(ctx context.Context, s *seat) error {
 		}
 	case g.foundedBefore(ctx, s):
 		// This node lost its disk, and the others have what it founded: they will add it.
-		g.cfg.Log.Warn("this node founded the group of replicas and has lost it; it waits to be added by the others")
+		g.cfg.Log.WarnContext(ctx, "this node founded the group of replicas and has lost it; it waits to be added by the others")
 	default:
 		if err := raft.BootstrapCluster(g.raftConfig(), s.bolt, s.bolt, s.snapshots, spells, alone); err != nil {
 			return fmt.Errorf("found the group: %w", err)
