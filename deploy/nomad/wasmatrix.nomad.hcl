@@ -1,20 +1,15 @@
-# Runs a wasmatrix node on every client of a Nomad cluster: one binary, in the host's network.
+# Runs a wasmatrix node on every Linux client of a Nomad cluster: one binary, in the host's network.
 #
-#   nomad job run -var 'join=["10.0.0.5","10.0.0.6","10.0.0.7"]' scripts/wasmatrix.nomad.hcl
+#   nomad job run deploy/nomad/wasmatrix.nomad.hcl
 #
-# All nodes have one command line: the first `expect` that see each other found the cluster. The
-# binary is expected at var.binary on each client. There is no authentication yet: keep the three
-# ports on a trusted network.
+# The nodes find each other by Nomad's own service discovery, so no Consul is needed, and all have one command line: the first
+# `expect` that see each other found the cluster. The clients must have the binary at var.binary, and allow raw_exec, since a
+# node keeps its data on the host. There is no authentication yet: keep the ports on a trusted network.
 
 variable "binary" {
   description = "Where the binary is on each client."
   type        = string
   default     = "/usr/local/bin/wasmatrix"
-}
-
-variable "join" {
-  description = "Addresses of a few clients; any that live will do."
-  type        = list(string)
 }
 
 variable "expect" {
@@ -30,19 +25,28 @@ variable "data_dir" {
 }
 
 variable "datacenters" {
-  type    = list(string)
-  default = ["*"]
+  description = "Where it runs."
+  type        = list(string)
+  default     = ["*"]
 }
 
 job "wasmatrix" {
   type        = "system"
   datacenters = var.datacenters
 
+  constraint {
+    attribute = "${attr.kernel.name}"
+    value     = "linux"
+  }
+
+  # One node after the other, so that the quorum never goes down at once. Nomad 1.11 and newer wait until the node is ready;
+  # older ones wait for `stagger`, whatever becomes of the node.
   update {
-    max_parallel     = 1 # never take the quorum down at once
+    max_parallel     = 1
+    stagger          = "1m"
     health_check     = "checks"
     min_healthy_time = "10s"
-    healthy_deadline = "2m"
+    healthy_deadline = "5m"
   }
 
   group "node" {
@@ -51,13 +55,29 @@ job "wasmatrix" {
       port "gossip" { static = 7400 }
       port "rpc" { static = 7401 }
       port "http" { static = 7402 }
+      port "nats" { static = 7403 }
+      port "routes" { static = 7404 }
     }
 
+    # Sooner than a lost node's instances are moved, and for ever: what a node lacks is mostly another host.
     restart {
       attempts = 10
-      interval = "10m"
-      delay    = "5s"
+      interval = "1m"
+      delay    = "1s"
       mode     = "delay"
+    }
+
+    # A group's services are registered before its tasks start: whoever reads the list finds itself and all that came before.
+    service {
+      name     = "wasmatrix-gossip"
+      provider = "nomad"
+      port     = "gossip"
+
+      check {
+        type     = "tcp"
+        interval = "10s"
+        timeout  = "2s"
+      }
     }
 
     service {
@@ -66,6 +86,7 @@ job "wasmatrix" {
       port     = "http"
 
       check {
+        name     = "knows a leader"
         type     = "http"
         path     = "/readyz"
         interval = "5s"
@@ -74,10 +95,11 @@ job "wasmatrix" {
     }
 
     task "agent" {
-      # raw_exec, as the node keeps its data on the host; the client must allow it.
-      driver       = "raw_exec"
+      driver = "raw_exec"
+
+      # Leaving in order takes up to --drain-timeout. Clients cut off at their max_kill_timeout, which is 30 s unless they say more.
       kill_signal  = "SIGTERM"
-      kill_timeout = "45s" # leaving in order takes up to --drain-timeout, 30 s
+      kill_timeout = "30s"
 
       config {
         command = var.binary
@@ -87,8 +109,18 @@ job "wasmatrix" {
           "--bind", "${NOMAD_IP_rpc}",
           "--data-dir", var.data_dir,
           "--bootstrap-expect", "${var.expect}",
-          "--join", join(",", var.join),
+          "--drain-timeout", "25s",
         ]
+      }
+
+      # Any living member will do to join through, and a node that has joined remembers all others: no change needs a restart.
+      template {
+        destination = "secrets/join.env"
+        env         = true
+        change_mode = "noop"
+        data        = <<-EOT
+          WASMATRIX_JOIN={{ range $i, $node := nomadService "wasmatrix-gossip" }}{{ if $i }},{{ end }}{{ $node.Address }}:{{ $node.Port }}{{ end }}
+        EOT
       }
 
       resources {
