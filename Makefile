@@ -28,7 +28,7 @@ SIM_SEED  ?= 0
 SIM_FLAGS ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e chaos sim demo bench fuzz clean
+.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e chaos sim package demo bench fuzz clean
 
 help: ## show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,7 @@ vuln: ## look for known vulnerabilities in what the binary uses
 tidy: ## tidy the modules
 	go mod tidy
 	cd tools && go mod tidy
+	cd tools/release && go mod tidy
 
 check-tidy: ## fail if go.mod is not tidy
 	go mod tidy -diff
@@ -84,6 +85,17 @@ chaos: setup ## break a real cluster at random for CHAOS_ROUNDS rounds and look 
 sim: ## run SIM_RUNS random schedules of simulated clusters, hundreds a minute, and look for the same
 	go test -timeout 0 -count=1 -v -run 'ManySchedules' ./internal/sim -sim.runs $(SIM_RUNS) -sim.seed $(SIM_SEED) $(SIM_FLAGS)
 
+# What a release builds for: linux-amd64, or all.
+PLATFORMS ?= linux-amd64
+RELEASER  := go tool -modfile=$(CURDIR)/tools/release/go.mod goreleaser
+
+package: setup ## make archive, packages and SBOM as a release does, install them into temporary roots, and run what is in them
+	$(RELEASER) check
+	@# A clone need not have a remote, and goreleaser wants one to know what is released.
+	GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=remote.origin.url GIT_CONFIG_VALUE_0=https://github.com/wasmatrix/wasmatrix \
+	PLATFORMS=$(PLATFORMS) $(RELEASER) release --snapshot --clean
+	go test -count=1 ./deploy -dist $(CURDIR)/dist
+
 demo: build ## three real nodes on loopback, the leader killed, nothing left behind
 	@scripts/demo.sh
 
@@ -94,4 +106,4 @@ fuzz: ## fuzz every decoder of outside bytes for FUZZ_TIME each
 	@scripts/fuzz.sh $(FUZZ_TIME)
 
 clean: ## remove what was built
-	rm -rf bin coverage.out
+	rm -rf bin dist coverage.out

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Go: clang, lld and wasi-libc, rustc with its library for WASI, and node with the
 # AssemblyScript compiler, to build guests; redis and etcd, on which keys and values can be kept; promtool, which reads the alert
-# rules; zsh and fish, at whose prompts Tab is pressed; mandoc, which reads manual pages; a C compiler for the race detector; and
+# rules; zsh and fish, at whose prompts Tab is pressed; mandoc, which reads manual pages; shellcheck; a C compiler for the race detector; and
 # for root on Linux iproute2, with which a test splits a network, and strace, with which one hangs a disk. Does nothing where they
 # are there already.
 set -euo pipefail
@@ -43,6 +43,7 @@ missing() {
 	command -v zsh >/dev/null || echo zsh
 	command -v fish >/dev/null || echo fish
 	command -v mandoc >/dev/null || echo mandoc
+	command -v shellcheck >/dev/null || echo shellcheck
 	if [[ $(uname) == Linux && $(id -u) -eq 0 ]]; then
 		command -v ip >/dev/null || echo iproute2
 		command -v strace >/dev/null || echo strace
@@ -80,16 +81,16 @@ if command -v apt-get >/dev/null; then
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
 	# The servers are for tests, which start their own: none is to run beside them.
 	as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends clang lld wasi-libc gcc libc6-dev iproute2 strace \
-		rustc libstd-rust-dev-wasm32 redis-server etcd-server prometheus zsh fish mandoc $(command -v npm >/dev/null || echo nodejs npm)
+		rustc libstd-rust-dev-wasm32 redis-server etcd-server prometheus zsh fish mandoc shellcheck $(command -v npm >/dev/null || echo nodejs npm)
 elif command -v dnf >/dev/null; then
-	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc iproute strace rust rust-std-static-wasm32-wasip1 redis etcd golang-github-prometheus zsh fish mandoc nodejs npm
+	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc iproute strace rust rust-std-static-wasm32-wasip1 redis etcd golang-github-prometheus zsh fish mandoc ShellCheck nodejs npm
 elif command -v apk >/dev/null; then
-	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev iproute2 strace rust rust-wasm redis etcd prometheus zsh fish mandoc nodejs npm
+	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev iproute2 strace rust rust-wasm redis etcd prometheus zsh fish mandoc shellcheck nodejs npm
 elif command -v brew >/dev/null; then
-	brew install llvm lld wasi-libc wasi-runtimes rustup redis etcd prometheus zsh fish mandoc node
+	brew install llvm lld wasi-libc wasi-runtimes rustup redis etcd prometheus zsh fish mandoc shellcheck node
 	echo "setup: put $(brew --prefix llvm)/bin in PATH: the clang of Xcode builds no WebAssembly"
 else
-	echo "setup: no apt-get, dnf, apk or brew here; please install clang, lld, wasi-libc, rustc for wasm32-wasip1, redis, etcd, promtool, zsh, fish, mandoc and npm by hand" >&2
+	echo "setup: no apt-get, dnf, apk or brew here; please install clang, lld, wasi-libc, rustc for wasm32-wasip1, redis, etcd, promtool, zsh, fish, mandoc, shellcheck and npm by hand" >&2
 	exit 1
 fi
 
