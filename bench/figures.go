@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -147,6 +149,26 @@ func tenThousandIdle(b *bench) {
 		took = append(took, time.Since(began))
 	}
 	report(b, "ps of 10,000 instances", quantile(took, 0.5), time.Second, "")
+	took = took[:0]
+	for range 50 {
+		began := time.Now()
+		b.scrape(n)
+		took = append(took, time.Since(began))
+	}
+	report(b, "/metrics with 10,000 instances, p50", quantile(took, 0.5), 20*time.Millisecond, "")
+	report(b, "the same, p95", quantile(took, 0.95), 20*time.Millisecond, "")
+}
+
+// scrape reads a node's metrics as Prometheus does.
+func (b *bench) scrape(n *rig.Node) {
+	resp, err := http.Get(n.HTTP() + "/metrics")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }() // it was only read
+	if size, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK || size == 0 {
+		b.Fatalf("/metrics: %s, %d bytes, %v", resp.Status, size, err)
+	}
 }
 
 // leaderKilled measures from kill -9 to the next accepted start, as a program sees it that repeats

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"pgregory.net/rapid"
 )
 
@@ -206,6 +207,9 @@ func TestDiskErrorIsToldAndOvercome(t *testing.T) {
 			}
 			if err := j.Trouble(); !errors.Is(err, c.err) {
 				t.Fatalf("its trouble is %v", err)
+			}
+			if n := testutil.ToFloat64(j.metrics.failures); n == 0 {
+				t.Fatal("it counts no failure")
 			}
 			j.Remove("a", 0)
 			second := j.Put(record("c", 0, 1))
