@@ -179,6 +179,14 @@ func (a *Agent) takeStoppedLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *o
 	return rec
 }
 
+// SetLimits changes what the agent takes on: live instances, and the sum of their memory limits in bytes, 0 for no bound. What
+// runs already goes on.
+func (a *Agent) SetLimits(instances int, memory uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cfg.MaxInstances, a.cfg.MaxMemory = instances, memory
+}
+
 // roomLocked says why there is no room for one more instance; nil if there is. An instance that is
 // replaced makes its own room.
 func (a *Agent) roomLocked(spec *pb.InstanceSpec, replaced *instance) *rpc.Error {

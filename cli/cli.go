@@ -65,9 +65,12 @@ func Main(args []string, stdout, stderr io.Writer, build Build) int {
 type usageError struct {
 	command string // the full name of the command whose help tells what is right
 	message string
+	cause   error // where there is more to say than the message
 }
 
 func (e *usageError) Error() string { return e.message }
+
+func (e *usageError) Unwrap() error { return e.cause }
 
 func usagef(c *cli.Context, format string, args ...any) error {
 	return &usageError{command: commandName(c), message: fmt.Sprintf(format, args...)}

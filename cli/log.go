@@ -1,20 +1,21 @@
 package cli
 
 import (
-	"github.com/urfave/cli/v2"
+	"errors"
+	"fmt"
 
 	"github.com/wasmatrix/wasmatrix/logging"
 )
 
 // newLog returns what the node logs with, on stderr.
-func newLog(c *cli.Context) (*logging.Log, error) {
-	level, err := logging.ParseLevel(c.String("log-level"))
+func newLog(s *settings) (*logging.Log, error) {
+	level, err := logging.ParseLevel(s.String("log-level"))
 	if err != nil {
-		return nil, usagef(c, "--log-level %s", err)
+		err = fmt.Errorf("--log-level %w", err)
 	}
-	log, err := logging.New(logging.Config{Level: level, Format: c.String("log-format"), Out: c.App.ErrWriter})
-	if err != nil {
-		return nil, usagef(c, "--log-format %s", err)
+	log, wrongFormat := logging.New(logging.Config{Level: level, Format: s.String("log-format"), Out: s.App.ErrWriter})
+	if wrongFormat != nil {
+		wrongFormat = fmt.Errorf("--log-format %w", wrongFormat)
 	}
-	return log, nil
+	return log, errors.Join(err, wrongFormat)
 }

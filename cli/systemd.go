@@ -26,7 +26,6 @@ const (
 type supervisor struct {
 	log   *slog.Logger
 	every time.Duration // 0 where nobody listens
-	drain time.Duration
 	join  []string
 
 	joined atomic.Bool
@@ -34,7 +33,7 @@ type supervisor struct {
 
 // newSupervisor asks the environment who listens, and how often. The error says what is wrong with that.
 func newSupervisor(cfg node.Config) (*supervisor, error) {
-	s := &supervisor{log: cfg.Log, drain: cfg.DrainTimeout, join: cfg.Join}
+	s := &supervisor{log: cfg.Log, join: cfg.Join}
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		return nil, fmt.Errorf("WATCHDOG_USEC and WATCHDOG_PID, which systemd sets: %w", err)
@@ -75,8 +74,8 @@ func (s *supervisor) ready(info node.Info) {
 	s.tell(daemon.SdNotifyReady, "STATUS=member of cluster "+info.ClusterID)
 }
 
-func (s *supervisor) leaving() {
-	s.tell(daemon.SdNotifyStopping, extend(s.drain+leaveMargin), "STATUS=leaving the cluster in order")
+func (s *supervisor) leaving(within time.Duration) {
+	s.tell(daemon.SdNotifyStopping, extend(within+leaveMargin), "STATUS=leaving the cluster in order")
 }
 
 // failed leaves the reason where `systemctl status` shows it.

@@ -121,7 +121,7 @@ func (s *Server) judge(l *lead, sus *suspect, all map[string]*suspect) verdict {
 		sus.confirmed = now
 	}
 	switch {
-	case now.Sub(sus.confirmed) < s.cfg.NodeLossGrace:
+	case now.Sub(sus.confirmed) < time.Duration(s.lossGrace.Load()):
 		return unsure
 	case s.tooManyVanished(sus, all):
 		return tooMany

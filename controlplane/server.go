@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -94,6 +95,7 @@ type Server struct {
 	peers   *rpc.Peers
 	local   LocalAgent
 
+	lossGrace atomic.Int64 // the configured one, until it is changed; a time.Duration
 	view      *view
 	events    *eventLog
 	reporters reporters
@@ -107,7 +109,7 @@ type Server struct {
 
 // New returns a control plane that does nothing before Run.
 func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, local LocalAgent) *Server {
-	return &Server{
+	s := &Server{
 		cfg:     cfg.withDefaults(),
 		cluster: c,
 		fsm:     fsm,
@@ -117,7 +119,12 @@ func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, local LocalA
 		events:  newEventLog(),
 		metrics: newMetrics(),
 	}
+	s.SetNodeLossGrace(s.cfg.NodeLossGrace)
+	return s
 }
+
+// SetNodeLossGrace changes how long a node must stay away before what ran there is started elsewhere.
+func (s *Server) SetNodeLossGrace(d time.Duration) { s.lossGrace.Store(int64(d)) }
 
 // Register adds the services to a gRPC server.
 func (s *Server) Register(g grpc.ServiceRegistrar) {

@@ -109,6 +109,16 @@ func (c Config) client(ctx context.Context) (*clientv3.Client, error) {
 	})
 }
 
+// Check says what is wrong, also with the files that are named.
+func (e Etcd) Check() error {
+	if err := e.Validate(); err != nil {
+		return err
+	}
+	_, wrongPassword := e.password()
+	_, wrongTLS := e.tls()
+	return errors.Join(wrongPassword, wrongTLS)
+}
+
 func (e Etcd) password() (string, error) {
 	if e.PasswordFile == "" {
 		return "", nil

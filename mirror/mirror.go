@@ -57,13 +57,7 @@ const (
 
 // New returns a mirror. It reads password and certificates once, so that what is wrong with them shows at the start.
 func New(cfg Config, c Cluster, metadata *raftfsm.FSM) (*Mirror, error) {
-	if err := cfg.Etcd.Validate(); err != nil {
-		return nil, err
-	}
-	if _, err := cfg.Etcd.password(); err != nil {
-		return nil, err
-	}
-	if _, err := cfg.Etcd.tls(); err != nil {
+	if err := cfg.Etcd.Check(); err != nil {
 		return nil, err
 	}
 	m := &Mirror{cfg: cfg, cluster: c, metadata: metadata}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"time"
 
 	"github.com/hashicorp/go-sockaddr"
 
@@ -43,22 +42,18 @@ type Config struct {
 	// Stretches all timeouts of gossip and Raft; 1 is normal.
 	TimingMultiplier float64
 
-	Labels map[string]string
-	// What the node takes on at the most: instances, and the sum of their memory limits in bytes.
-	MaxInstances int
-	MaxMemory    uint64
+	Tunable
+	// Brings what is changed of it while the node runs; nil: nothing is.
+	Changes <-chan Tunable
+
 	// How many processors Go gets beyond the cores once guests run; 0 for none.
 	SpareProcessors int
-	// How long a node must stay away before what ran there is started elsewhere.
-	NodeLossGrace time.Duration
-	// How long an orderly exit may take.
-	DrainTimeout time.Duration
 	// Where a copy of who is here and which providers there are is kept while this node leads; without endpoints nowhere.
 	Etcd mirror.Etcd
 
 	Version string
-	Commit  string // of the source that the binary was built from
-	Log     *slog.Logger
+	Commit  string       // of the source that the binary was built from
+	Log     *slog.Logger // nil: none
 	// Called once, when the node is a registered member of a cluster.
 	Ready func(Info)
 	// For whoever watches over the process; the zero value for nobody.
@@ -110,7 +105,6 @@ func (c Config) Validate() error {
 	check(c.MaxMemory >= fact.PageBytes, "--max-memory %d: want at least 64KiB", c.MaxMemory)
 	check(c.NodeLossGrace > 0, "--node-loss-grace %s: want more than nothing", c.NodeLossGrace)
 	check(c.DrainTimeout > 0, "--drain-timeout %s: want more than nothing", c.DrainTimeout)
-	check(c.Log != nil, "no logger")
 	check(c.Pulse.Every == 0 || c.Pulse.Every > 0 && c.Pulse.Beat != nil && c.Pulse.Leaving != nil, "a pulse without somebody who takes it")
 	errs = append(errs, c.Etcd.Validate())
 	return errors.Join(errs...)

@@ -14,12 +14,13 @@ const leaveReserve = 5 * time.Second
 // leave moves the instances away, stops the rest, and takes the node out of the cluster, all within
 // the drain timeout. What does not work out is logged: the node goes in any case.
 func (n *node) leave(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.DrainTimeout)
+	within := n.tuned.Load().DrainTimeout
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	began := time.Now()
-	n.cfg.Log.InfoContext(ctx, "leaving the cluster in order; a second signal ends at once", "timeout", n.cfg.DrainTimeout)
+	n.cfg.Log.InfoContext(ctx, "leaving the cluster in order; a second signal ends at once", "timeout", within)
 	if n.hasCompany() {
-		n.drain(ctx)
+		n.drain(ctx, within)
 	}
 	n.agent.StopAll(ctx)
 	if err := n.cluster.Leave(ctx); err != nil {
@@ -38,8 +39,8 @@ func (n *node) hasCompany() bool {
 	return false
 }
 
-func (n *node) drain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, max(n.cfg.DrainTimeout-leaveReserve, n.cfg.DrainTimeout/2))
+func (n *node) drain(ctx context.Context, within time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, max(within-leaveReserve, within/2))
 	defer cancel()
 	var resp *pb.DrainNodeResponse
 	err := rpc.Retry(ctx, func(ctx context.Context) (err error) {

@@ -46,7 +46,8 @@ func startNode(t *testing.T) *testNode {
 	ready := make(chan Info, 1)
 	cfg := Config{
 		NodeName: "n1", DataDir: t.TempDir(), Bind: ip, GossipPort: 7400, RPCPort: 7401, HTTPPort: 7402, NATSPort: 7403, NATSRoutePort: 7404,
-		Voters: 3, GossipProfile: GossipLAN, TimingMultiplier: 1, MaxInstances: 10_000, MaxMemory: 1 << 40, NodeLossGrace: time.Second, DrainTimeout: time.Second,
+		Voters: 3, GossipProfile: GossipLAN, TimingMultiplier: 1,
+		Tunable: Tunable{MaxInstances: 10_000, MaxMemory: 1 << 40, NodeLossGrace: time.Second, DrainTimeout: time.Second},
 		Etcd:    mirror.Etcd{Endpoints: []string{ip + ":1"}}, // nobody is there, which does no harm
 		Version: "test", Log: slog.New(slog.DiscardHandler), Ready: func(i Info) { ready <- i },
 	}

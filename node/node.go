@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -37,8 +39,10 @@ const compiledDir = "compiled"
 // node is one running node: its parts, wired.
 type node struct {
 	cfg          Config
-	ip           string // that others dial
-	registration *pb.Node
+	ip           string                  // that others dial
+	registration *pb.Node                // save for what is tuned
+	tuned        atomic.Pointer[Tunable] // what holds now of what can change
+	retuned      chan struct{}           // has one when the leader is to be told of it
 
 	metrics *prometheus.Registry
 	port    *rpc.Port
@@ -65,6 +69,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	n, err := build(ctx, cfg)
 	if err != nil {
 		return err
@@ -75,7 +82,8 @@ func Run(ctx context.Context, cfg Config) error {
 // build opens what is on disk and on the network, and makes the parts. Nothing runs yet.
 func build(ctx context.Context, cfg Config) (n *node, err error) {
 	cfg.Log = cfg.Log.With("node", cfg.NodeName)
-	n = &node{cfg: cfg, metrics: prometheus.NewRegistry(), peers: rpc.NewPeers(), messages: &messages{up: make(chan struct{})}}
+	n = &node{cfg: cfg, metrics: prometheus.NewRegistry(), peers: rpc.NewPeers(), messages: &messages{up: make(chan struct{})}, retuned: make(chan struct{}, 1)}
+	n.tuned.Store(&cfg.Tunable)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -96,10 +104,9 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	n.registerMetrics(id)
 	addr := func(port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
 	n.registration = &pb.Node{
-		NodeId: id, Name: cfg.NodeName, Labels: cfg.Labels, Version: cfg.Version, Protocol: protocol,
+		NodeId: id, Name: cfg.NodeName, Version: cfg.Version, Protocol: protocol,
 		GossipAddr: addr(cfg.GossipPort), RpcAddr: addr(cfg.RPCPort), HttpAddr: addr(cfg.HTTPPort),
-		Limits: &pb.NodeLimits{MaxInstances: uint32(cfg.MaxInstances), MaxMemoryBytes: cfg.MaxMemory},
-		State:  pb.NodeState_NODE_STATE_ACTIVE, Capabilities: capability.Types(),
+		State: pb.NodeState_NODE_STATE_ACTIVE, Capabilities: capability.Types(),
 	}
 	log := n.cfg.Log
 
@@ -197,13 +204,14 @@ func (n *node) run(ctx context.Context) error {
 		parts.start("pulse", n.keepPulse)
 	}
 	parts.start("registration", n.register)
+	parts.start("changes", n.followChanges)
 	select {
 	case err := <-parts.failed:
 		return err
 	case <-ctx.Done():
 	}
 	if n.cfg.Pulse.Every > 0 {
-		n.cfg.Pulse.Leaving()
+		n.cfg.Pulse.Leaving(n.tuned.Load().DrainTimeout)
 	}
 	parts.stop("registration") // or it would undo the leaving
 	n.leave(context.WithoutCancel(ctx))

@@ -14,8 +14,8 @@ type Pulse struct {
 	Every time.Duration
 	// Called each time that it does: its port, its agent and its part in the cluster have just answered.
 	Beat func(Vitals)
-	// Called once, when the node begins to leave.
-	Leaving func()
+	// Called once, when the node begins to leave, with how long that may take.
+	Leaving func(within time.Duration)
 }
 
 // Vitals is how a node that works is doing.

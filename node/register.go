@@ -55,6 +55,8 @@ func (n *node) register(ctx context.Context) error {
 		timer := time.NewTimer(wait)
 		select {
 		case <-changed:
+		case <-n.retuned:
+			due = time.Time{}
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
@@ -67,7 +69,9 @@ func (n *node) register(ctx context.Context) error {
 func (n *node) registerOnce(ctx context.Context) (clusterID string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	node := proto.CloneOf(n.registration)
+	node, tuned := proto.CloneOf(n.registration), n.tuned.Load()
+	node.Labels = tuned.Labels
+	node.Limits = &pb.NodeLimits{MaxInstances: uint32(tuned.MaxInstances), MaxMemoryBytes: tuned.MaxMemory}
 	node.Epoch = n.agent.Epoch() // a quorum that was founded anew may not know it
 	err = rpc.Retry(ctx, func(ctx context.Context) error {
 		resp, err := n.self.RegisterNode(ctx, &pb.RegisterNodeRequest{

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/wasmatrix/wasmatrix/logging"
+	"github.com/wasmatrix/wasmatrix/node"
+)
+
+// changeable is a flag that takes effect while a node runs.
+type changeable struct {
+	flag  string
+	apply func(to *node.Tunable, from *node.Config)
+}
+
+// whileRunning returns the flags that take effect while a node runs. The others do with its next start.
+func whileRunning() []changeable {
+	return []changeable{
+		{"label", func(to *node.Tunable, from *node.Config) { to.Labels = from.Labels }},
+		{"max-instances", func(to *node.Tunable, from *node.Config) { to.MaxInstances = from.MaxInstances }},
+		{"max-memory", func(to *node.Tunable, from *node.Config) { to.MaxMemory = from.MaxMemory }},
+		{"node-loss-grace", func(to *node.Tunable, from *node.Config) { to.NodeLossGrace = from.NodeLossGrace }},
+		{"drain-timeout", func(to *node.Tunable, from *node.Config) { to.DrainTimeout = from.DrainTimeout }},
+		{"log-level", func(*node.Tunable, *node.Config) {}}, // no business of the node's
+	}
+}
+
+// reloader reads the configuration of a running node again.
+type reloader struct {
+	command *cli.Context
+	build   Build
+	log     *logging.Log
+
+	running *settings         // of the start
+	now     map[string]string // what has changed since of the flags that can
+	tuned   node.Tunable      // what the node was told last
+}
+
+// reloadAtHangup reads the configuration again at each SIGHUP, until ctx ends or stop is called. What changes comes through the
+// channel.
+func reloadAtHangup(ctx context.Context, r *reloader) (_ <-chan node.Tunable, stop func()) {
+	r.now = map[string]string{}
+	ctx, cancel := context.WithCancel(ctx)
+	hangups, changes, ended := make(chan os.Signal, 1), make(chan node.Tunable), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-hangups:
+			case <-ctx.Done():
+				return
+			}
+			if !r.reload() {
+				continue
+			}
+			select {
+			case changes <- r.tuned:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return changes, func() {
+		cancel()
+		<-ended
+		signal.Stop(hangups)
+	}
+}
+
+// reload reads the configuration again and says whether the node is to be told. A wrong one changes nothing.
+func (r *reloader) reload() bool {
+	log := r.log.Logger()
+	if r.running.String("config") == "" {
+		log.Info("told to read the configuration again, and there is no --config: nothing changes")
+		return false
+	}
+	next, err := readSettings(r.command)
+	if err == nil {
+		err = checkSettings(next, r.build)
+	}
+	var cfg node.Config
+	if err == nil {
+		cfg, err = agentConfig(next, r.build)
+	}
+	level := r.log.Level.Level()
+	if err == nil {
+		level, err = logging.ParseLevel(next.String("log-level"))
+	}
+	if err != nil {
+		log.Error("the configuration was read again, and is wrong: nothing changes", "err", err)
+		return false
+	}
+	r.log.Level.Set(level) // also where it was changed by hand
+	changed := 0
+	for _, f := range next.Command.Flags {
+		name := f.Names()[0]
+		before, after := r.value(name), withoutUserinfo(next.text(name))
+		if before == after {
+			continue
+		}
+		table := whileRunning()
+		i := slices.IndexFunc(table, func(c changeable) bool { return c.flag == name })
+		if i < 0 {
+			log.Warn("a setting changes with the next start only", "setting", name, "value", after, "was", before)
+			continue
+		}
+		changed++
+		table[i].apply(&r.tuned, &cfg)
+		r.now[name] = after
+		log.Info("a setting has changed", "setting", name, "value", after, "was", before)
+	}
+	log.Info("the configuration was read again", "path", next.String("config"), "settings", changed)
+	return changed > 0
+}
+
+// value returns what holds now.
+func (r *reloader) value(name string) string {
+	if text, ok := r.now[name]; ok {
+		return text
+	}
+	return withoutUserinfo(r.running.text(name))
+}
