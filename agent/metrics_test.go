@@ -74,6 +74,8 @@ func TestMetricsTellWhatRanAndCrashed(t *testing.T) {
 		"wasmatrix_module_fetches_total failed":                    1,
 		"wasmatrix_journal_trouble":                                0,
 	})
+	h.SetLimits(7, 1<<20)
+	expectValues(t, valuesOf(t, reg), map[string]float64{"wasmatrix_instances_limit": 7, "wasmatrix_memory_limit_bytes": 1 << 20})
 }
 
 func TestMetricsTellHowFarVotersFollow(t *testing.T) {

@@ -187,6 +187,13 @@ func (a *Agent) SetLimits(instances int, memory uint64) {
 	a.cfg.MaxInstances, a.cfg.MaxMemory = instances, memory
 }
 
+// limits returns what the agent takes on now.
+func (a *Agent) limits() (instances int, memory uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cfg.MaxInstances, a.cfg.MaxMemory
+}
+
 // roomLocked says why there is no room for one more instance; nil if there is. An instance that is
 // replaced makes its own room.
 func (a *Agent) roomLocked(spec *pb.InstanceSpec, replaced *instance) *rpc.Error {
