@@ -103,7 +103,7 @@ func newApp(stdout, stderr io.Writer, build Build) *cli.App {
 			capabilityCommand(), providerCommand(),
 			moduleCommand(),
 			operatorCommand(),
-			completionCommand(), completeCommand(),
+			completionCommand(), completeCommand(), manCommand(build),
 			versionCommand(build),
 		},
 		Flags:  []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}},

@@ -224,6 +224,8 @@ func (c *completer) argument(l *line, current string) proposals {
 		return proposals{files: "wasm"}
 	case word == "FILE":
 		return proposals{files: "any"}
+	case word == "[COMMAND]":
+		return (&line{commands: c.app.Commands}).subcommands()
 	case word == "TYPE":
 		return list("kv", "http", "messaging")
 	case word == "ID":
