@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Go: clang, lld and wasi-libc, rustc with its library for WASI, and node with the
-# AssemblyScript compiler, to build guests; redis and etcd, on which keys and values can be kept; promtool, which reads the alert
-# rules; zsh and fish, at whose prompts Tab is pressed; mandoc, which reads manual pages; shellcheck; a C compiler for the race detector; and
+# AssemblyScript compiler, to build guests; redis and etcd, on which keys and values can be kept; chromium and axe-core, to look at
+# the status page; promtool, which reads the alert rules; zsh and fish, at whose prompts Tab is pressed; mandoc, which reads manual pages; shellcheck; a C compiler for the race detector; and
 # for root on Linux iproute2, with which a test splits a network, and strace, with which one hangs a disk. Does nothing where they
 # are there already.
 set -euo pipefail
@@ -30,6 +30,10 @@ have_wasi_rust() {
 	return 1
 }
 
+have_chromium() {
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || [[ -d /Applications/Chromium.app ]]
+}
+
 missing() {
 	command -v clang >/dev/null || echo clang
 	command -v wasm-ld >/dev/null || echo lld
@@ -39,6 +43,7 @@ missing() {
 	command -v npm >/dev/null || echo npm
 	command -v redis-server >/dev/null || echo redis-server
 	command -v etcd >/dev/null || echo etcd
+	have_chromium || echo chromium
 	command -v promtool >/dev/null || echo promtool
 	command -v zsh >/dev/null || echo zsh
 	command -v fish >/dev/null || echo fish
@@ -50,18 +55,23 @@ missing() {
 	fi
 }
 
-# assemblyscript puts the compiler of that where its lock file says.
-assemblyscript() {
-	local sdk
-	sdk=$(dirname "$0")/../sdk/as
-	[[ -x $sdk/node_modules/.bin/asc && $sdk/node_modules -nt $sdk/package-lock.json ]] && return 0
-	echo 'setup: installing the AssemblyScript compiler into sdk/as'
-	npm ci --prefix "$sdk" --no-audit --no-fund --loglevel error && touch "$sdk/node_modules"
+# from_npm puts what a lock file says beside it.
+from_npm() {
+	local what=$1 dir
+	dir=$(dirname "$0")/../$2
+	[[ -d $dir/node_modules && $dir/node_modules -nt $dir/package-lock.json ]] && return 0
+	echo "setup: installing $what into $2"
+	npm ci --prefix "$dir" --no-audit --no-fund --loglevel error && touch "$dir/node_modules"
+}
+
+packages() {
+	from_npm 'the AssemblyScript compiler' sdk/as
+	from_npm axe-core web/testdata/axe
 }
 
 lacks=$(missing | paste -sd, -)
 if [[ -z $lacks ]]; then
-	assemblyscript
+	packages
 	exit
 fi
 echo "setup: installing $lacks"
@@ -81,16 +91,17 @@ if command -v apt-get >/dev/null; then
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
 	# The servers are for tests, which start their own: none is to run beside them.
 	as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends clang lld wasi-libc gcc libc6-dev iproute2 strace \
-		rustc libstd-rust-dev-wasm32 redis-server etcd-server prometheus zsh fish mandoc shellcheck $(command -v npm >/dev/null || echo nodejs npm)
+		rustc libstd-rust-dev-wasm32 redis-server etcd-server $(have_chromium || echo chromium) prometheus zsh fish mandoc shellcheck $(command -v npm >/dev/null || echo nodejs npm)
 elif command -v dnf >/dev/null; then
-	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc iproute strace rust rust-std-static-wasm32-wasip1 redis etcd golang-github-prometheus zsh fish mandoc ShellCheck nodejs npm
+	as_root dnf install -y clang lld wasi-libc-devel wasi-libc-static gcc iproute strace rust rust-std-static-wasm32-wasip1 redis etcd chromium golang-github-prometheus zsh fish mandoc ShellCheck nodejs npm
 elif command -v apk >/dev/null; then
-	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev iproute2 strace rust rust-wasm redis etcd prometheus zsh fish mandoc shellcheck nodejs npm
+	as_root apk add clang lld wasi-libc wasi-compiler-rt gcc musl-dev iproute2 strace rust rust-wasm redis etcd chromium prometheus zsh fish mandoc shellcheck nodejs npm
 elif command -v brew >/dev/null; then
 	brew install llvm lld wasi-libc wasi-runtimes rustup redis etcd prometheus zsh fish mandoc shellcheck node
+	have_chromium || brew install --cask chromium
 	echo "setup: put $(brew --prefix llvm)/bin in PATH: the clang of Xcode builds no WebAssembly"
 else
-	echo "setup: no apt-get, dnf, apk or brew here; please install clang, lld, wasi-libc, rustc for wasm32-wasip1, redis, etcd, promtool, zsh, fish, mandoc, shellcheck and npm by hand" >&2
+	echo "setup: no apt-get, dnf, apk or brew here; please install clang, lld, wasi-libc, rustc for wasm32-wasip1, redis, etcd, chromium, promtool, zsh, fish, mandoc, shellcheck and npm by hand" >&2
 	exit 1
 fi
 
@@ -99,4 +110,4 @@ if [[ -n $lacks ]]; then
 	echo "setup: still missing after the installation: $lacks" >&2
 	exit 1
 fi
-assemblyscript
+packages

@@ -50,6 +50,8 @@ var rooms = map[string]room{
 	"tracing":      {nil, "a request comes through every room, so what follows it knows none of them"},
 	"proto":        {nil, "the wire depends on nobody"},
 
+	"internal/browser": {nil, "it opens pages for the tests of several rooms, whatever they show"},
+
 	"internal/guest": {nil, "it builds guests for the tests of several rooms"},
 	"internal/sim":   {[]string{"*"}, "whole clusters run in it, and what judges storms judges it"},
 	"internal/house": {nil, "it looks at source, and imports none of it"},
