@@ -174,7 +174,8 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	n.self = pb.NewControlPlaneServiceClient(self)
 	n.web = web.New(web.Config{
 		Addr:         net.JoinHostPort(cfg.Bind, strconv.Itoa(cfg.HTTPPort)),
-		ControlPlane: n.self, Gatherer: n.metrics, Registerer: n.metrics, NodeName: cfg.NodeName, Version: cfg.Version, Log: log,
+		ControlPlane: n.self, Providers: pb.NewProviderServiceClient(self), Gatherer: n.metrics, Registerer: n.metrics,
+		NodeName: cfg.NodeName, Version: cfg.Version, Log: log,
 	})
 	return n, n.web.Listen()
 }

@@ -32,8 +32,13 @@ type follower struct {
 // follow opens a stream as a browser would that last saw the event lastID.
 func follow(t *testing.T, base, lastID string) *follower {
 	t.Helper()
+	return followAt(t, base+"/v1/events", lastID)
+}
+
+func followAt(t *testing.T, url, lastID string) *follower {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/v1/events", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,6 +50,7 @@ func follow(t *testing.T, base, lastID string) *follower {
 		t.Fatal(err)
 	}
 	f := &follower{t: t, lines: bufio.NewScanner(resp.Body), close: func() { cancel(); _ = resp.Body.Close() }}
+	f.lines.Buffer(nil, 1<<20)
 	t.Cleanup(f.close)
 	if ct := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusOK || ct != "text/event-stream" {
 		t.Fatalf("%d %q", resp.StatusCode, ct)

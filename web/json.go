@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/wasmatrix/wasmatrix/api"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
@@ -23,6 +25,8 @@ const (
 	// the list may lack some, and which nodes (their names escaped as in a URL) have not answered.
 	recoveringHeader = "X-Wasmatrix-Recovering"
 	missingHeader    = "X-Wasmatrix-Missing-Nodes"
+	// totalHeader says how many instances there are on all pages.
+	totalHeader = "X-Wasmatrix-Total"
 )
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
@@ -45,6 +49,17 @@ func (s *Server) members(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, api.FromMembers(resp.GetMembers()))
 }
 
+func (s *Server) providers(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+	defer cancel()
+	resp, err := s.cfg.Providers.ListProviders(ctx, &pb.ListProvidersRequest{})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, api.FromProviders(resp.GetProviders()))
+}
+
 func (s *Server) instance(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 	defer cancel()
@@ -62,22 +77,30 @@ func (s *Server) instance(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, api.FromInstance(resp.GetInstance()))
 }
 
-// instances passes the list on as it comes: of 100,000 instances only a page is ever held here.
+// instances passes the list on as it comes: of 100,000 instances only a part is ever held here, unless a page is
+// asked for, which is small.
 func (s *Server) instances(w http.ResponseWriter, r *http.Request) {
-	req, err := listRequest(r.URL.Query())
+	req, paged, err := listRequest(r.URL.Query())
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
 	defer cancel()
-	page, next, err := s.askInstances(ctx, req, callTimeout)
+	ask := s.askInstances
+	if paged {
+		ask = s.askPage
+	}
+	page, next, err := ask(ctx, req, callTimeout)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
+	if page.Total != nil {
+		h.Set(totalHeader, strconv.FormatUint(uint64(page.GetTotal()), 10))
+	}
 	if page.GetRecovering() {
 		h.Set(recoveringHeader, "true")
 		h.Set(missingHeader, escaped(page.GetMissingNodes()))
@@ -91,6 +114,25 @@ func (s *Server) instances(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Log.DebugContext(r.Context(), "a list of instances broke off", "err", err)
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// askPage is askInstances for a page, which is read to its end: a leader of an older version sends all.
+func (s *Server) askPage(ctx context.Context, req *pb.ListInstancesRequest, timeout time.Duration) (*pb.ListInstancesResponse, func() (*pb.ListInstancesResponse, error), error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	stream, err := s.cfg.ControlPlane.ListInstances(ctx, req)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := api.ReadList(req, stream)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.met.Store(true)
+	whole := &pb.ListInstancesResponse{
+		Instances: list.Instances, Recovering: list.Recovering, MissingNodes: list.Missing, Total: proto.Uint32(uint32(list.Total)),
+	}
+	return whole, func() (*pb.ListInstancesResponse, error) { return nil, nil }, nil
 }
 
 // writeList writes one array, each instance on a line of its own. No page means no more.
@@ -114,22 +156,62 @@ func writeList(out *bufio.Writer, page *pb.ListInstancesResponse, next func() (*
 	return out.Flush()
 }
 
-func listRequest(query url.Values) (*pb.ListInstancesRequest, error) {
-	req := &pb.ListInstancesRequest{Name: query.Get("name"), Node: query.Get("node")}
-	if err := errors.Join(text("name", req.GetName()), text("node", req.GetNode())); err != nil {
-		return nil, err
+// listRequest reads which instances are wanted, and says whether it is a page of them.
+func listRequest(query url.Values) (req *pb.ListInstancesRequest, paged bool, err error) {
+	req = &pb.ListInstancesRequest{Name: query.Get("name"), Node: query.Get("node"), Filter: query.Get("q")}
+	if err := errors.Join(text("name", req.GetName()), text("node", req.GetNode()), text("q", req.GetFilter())); err != nil {
+		return nil, false, err
 	}
-	all := query.Get("all")
-	if query.Has("all") && all == "" {
-		all = "true"
+	if req.All, err = flagOf(query, "all"); err != nil {
+		return nil, false, err
 	}
-	if all != "" {
-		var err error
-		if req.All, err = strconv.ParseBool(all); err != nil {
-			return nil, rpc.Errorf(rpc.InvalidRequest, "all=%q is neither true nor false", all)
+	for _, word := range query["status"] {
+		status, ok := api.StatusNamed(word)
+		if !ok {
+			return nil, false, rpc.Errorf(rpc.InvalidRequest, "status=%q is none of %s", word, strings.Join(api.Statuses(), ", "))
+		}
+		req.Statuses = append(req.Statuses, status)
+	}
+	if req.Sort, req.Descending, err = sortOf(query.Get("sort")); err != nil {
+		return nil, false, err
+	}
+	for name, into := range map[string]*uint32{"limit": &req.Limit, "offset": &req.Offset} {
+		if value := query.Get(name); value != "" {
+			n, err := strconv.ParseUint(value, 10, 31)
+			if err != nil {
+				return nil, false, rpc.Errorf(rpc.InvalidRequest, "%s=%q is no number of instances", name, value)
+			}
+			*into = uint32(n)
 		}
 	}
-	return req, nil
+	paged = req.GetFilter() != "" || len(req.GetStatuses()) > 0 || query.Get("sort") != "" || req.GetLimit() > 0 || req.GetOffset() > 0
+	return req, paged, nil
+}
+
+// sortOf reads what a list is ordered by: a word, with a - before it for the other way round.
+func sortOf(value string) (by pb.InstanceSort, descending bool, err error) {
+	if value == "" {
+		return by, false, nil
+	}
+	name, descending := strings.CutPrefix(value, "-")
+	by, ok := api.SortNamed(name)
+	if !ok {
+		return by, false, rpc.Errorf(rpc.InvalidRequest, "sort=%q is none of %s, with a - before it for the other way round", value, strings.Join(api.Sorts(), ", "))
+	}
+	return by, descending, nil
+}
+
+// flagOf reads what is true or false; one without a value is true.
+func flagOf(query url.Values, name string) (bool, error) {
+	value := query.Get(name)
+	if !query.Has(name) || value == "" {
+		return query.Has(name), nil
+	}
+	set, err := strconv.ParseBool(value)
+	if err != nil {
+		return false, rpc.Errorf(rpc.InvalidRequest, "%s=%q is neither true nor false", name, value)
+	}
+	return set, nil
 }
 
 // text refuses what no message can carry.

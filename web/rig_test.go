@@ -4,13 +4,17 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/wasmatrix/wasmatrix/api"
+	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
@@ -18,20 +22,25 @@ import (
 // plainCluster answers from plain data, over a real socket.
 type plainCluster struct {
 	pb.UnimplementedControlPlaneServiceServer
+	pb.UnimplementedProviderServiceServer
 
 	recovering bool
 	missing    []string
-	members    []*pb.Member // nil: node a, the leader
-	instances  []*pb.Instance
-	broken     error         // what a list ends with, after its first page
-	hold       chan struct{} // if set, ListMembers says so on it and waits for its caller to give up
+	members    []*pb.Member                 // nil: node a, the leader
+	status     *pb.GetClusterStatusResponse // nil: that of node a; the instances are counted
+	providers  []*pb.ProviderStatus
+	logs       map[string][]*pb.LogEntry // by instance
+	broken     error                     // what a list ends with, after its first page
+	hold       chan struct{}             // if set, ListMembers says so on it and waits for its caller to give up
 
-	mu       sync.Mutex // guards all below
-	down     error      // what every call answers, if set
-	events   []*pb.Event
-	changed  chan struct{} // closed with each new event, and when followers are to lose their leader
-	deposed  int           // raised to end the streams of followers
-	followed int           // streams of events so far
+	mu        sync.Mutex // guards all below
+	instances []*pb.Instance
+	down      error // what every call answers, if set
+	events    []*pb.Event
+	changed   chan struct{} // closed with each new event, and when followers are to lose their leader
+	deposed   int           // raised to end the streams of followers
+	followed  int           // streams of events so far
+	listed    int           // lists of instances so far
 }
 
 func (c *plainCluster) state() (events []*pb.Event, deposed int, changed <-chan struct{}, down error) {
@@ -61,12 +70,87 @@ func (c *plainCluster) depose() { c.change(func() { c.deposed++ }) }
 
 func (c *plainCluster) setDown(err error) { c.change(func() { c.down = err }) }
 
+// replace puts a record in the place of the one with its id.
+func (c *plainCluster) replace(one *pb.Instance) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.instances = slices.Clone(c.instances)
+	at := slices.IndexFunc(c.instances, func(i *pb.Instance) bool { return i.GetInstanceId() == one.GetInstanceId() })
+	c.instances[at] = one
+}
+
+func (c *plainCluster) all() []*pb.Instance {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.instances)
+}
+
 func (c *plainCluster) GetClusterStatus(context.Context, *pb.GetClusterStatusRequest) (*pb.GetClusterStatusResponse, error) {
 	_, _, _, down := c.state()
+	counts := map[string]uint32{}
+	for _, i := range c.all() {
+		counts[api.StatusName(i.GetStatus())]++
+	}
+	if c.status != nil {
+		status := proto.Clone(c.status).(*pb.GetClusterStatusResponse)
+		status.Instances = counts
+		return status, down
+	}
 	return &pb.GetClusterStatusResponse{
 		ClusterId: "c1", LeaderId: "id-a", LeaderName: "a", Term: 7, Recovering: c.recovering, MissingNodes: c.missing, Voters: []string{"a"},
-		Members: map[string]uint32{"alive": 1}, Instances: map[string]uint32{"running": uint32(len(c.instances))}, Version: "test",
+		Members: map[string]uint32{"alive": 1}, Instances: counts, Version: "test",
 	}, down
+}
+
+func (c *plainCluster) ListProviders(context.Context, *pb.ListProvidersRequest) (*pb.ListProvidersResponse, error) {
+	_, _, _, down := c.state()
+	return &pb.ListProvidersResponse{Providers: c.providers}, down
+}
+
+// FollowLogs streams the lines of an instance; they end with it, and a follower waits.
+func (c *plainCluster) FollowLogs(req *pb.FollowLogsRequest, stream pb.ControlPlaneService_FollowLogsServer) error {
+	if _, err := c.QueryInstance(stream.Context(), &pb.QueryInstanceRequest{Ref: req.GetRef()}); err != nil {
+		return err
+	}
+	sent := 0
+	for {
+		_, _, changed, down := c.state()
+		if down != nil {
+			return down
+		}
+		c.mu.Lock()
+		lines := c.logs[req.GetRef()]
+		c.mu.Unlock()
+		if sent == 0 && req.GetTail() > 0 {
+			sent = max(0, len(lines)-int(req.GetTail()))
+		}
+		if sent < len(lines) {
+			if err := stream.Send(&pb.FollowLogsResponse{Entries: lines[sent:]}); err != nil {
+				return err
+			}
+			sent = len(lines)
+		}
+		if !req.GetFollow() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		}
+	}
+}
+
+// write has an instance write a line.
+func (c *plainCluster) write(id, stream string, line []byte) {
+	c.change(func() {
+		if c.logs == nil {
+			c.logs = map[string][]*pb.LogEntry{}
+		}
+		c.logs[id] = append(slices.Clone(c.logs[id]), &pb.LogEntry{
+			Time: timestamppb.New(noon), Stream: stream, Line: line, Seq: uint64(len(c.logs[id]) + 1),
+		})
+	})
 }
 
 func (c *plainCluster) ListMembers(ctx context.Context, _ *pb.ListMembersRequest) (*pb.ListMembersResponse, error) {
@@ -84,7 +168,7 @@ func (c *plainCluster) ListMembers(ctx context.Context, _ *pb.ListMembersRequest
 }
 
 func (c *plainCluster) QueryInstance(_ context.Context, req *pb.QueryInstanceRequest) (*pb.QueryInstanceResponse, error) {
-	for _, i := range c.instances {
+	for _, i := range c.all() {
 		if i.GetInstanceId() == req.GetRef() {
 			return &pb.QueryInstanceResponse{Instance: i}, nil
 		}
@@ -96,23 +180,26 @@ func (c *plainCluster) ListInstances(req *pb.ListInstancesRequest, stream pb.Con
 	if _, _, _, down := c.state(); down != nil {
 		return down
 	}
+	c.mu.Lock()
+	c.listed++
+	c.mu.Unlock()
 	if req.GetNode() == "nowhere" {
 		return rpc.Errorf(rpc.NodeNotFound, "no node %q", req.GetNode())
 	}
-	var found []*pb.Instance
-	for _, i := range c.instances {
-		ended := i.GetStatus() == pb.InstanceStatus_INSTANCE_STATUS_CRASHED
-		if (req.GetAll() || !ended) && (req.GetName() == "" || req.GetName() == i.GetSpec().GetName()) &&
-			(req.GetNode() == "" || req.GetNode() == i.GetNodeName()) {
-			found = append(found, i)
-		}
-	}
+	found, total := fact.Select(slices.DeleteFunc(c.all(), func(i *pb.Instance) bool {
+		return req.GetName() != "" && req.GetName() != i.GetSpec().GetName() ||
+			req.GetNode() != "" && req.GetNode() != i.GetNodeName() && req.GetNode() != i.GetNodeId()
+	}), req)
 	for from := 0; ; from += 1000 {
 		page := found[min(from, len(found)):min(from+1000, len(found))]
 		if from > 0 && len(page) == 0 {
 			return nil
 		}
-		if err := stream.Send(&pb.ListInstancesResponse{Instances: page, Recovering: c.recovering, MissingNodes: c.missing}); err != nil {
+		some := &pb.ListInstancesResponse{Instances: page, Recovering: c.recovering, MissingNodes: c.missing}
+		if from == 0 {
+			some.Total = proto.Uint32(uint32(total))
+		}
+		if err := stream.Send(some); err != nil {
 			return err
 		}
 		if c.broken != nil {
@@ -179,6 +266,7 @@ func newServer(t *testing.T, addr string, c *plainCluster) *Server {
 	}
 	g := rpc.NewServer(rpc.ServerConfig{Leader: alwaysLeader{}, Peers: rpc.NewPeers()})
 	pb.RegisterControlPlaneServiceServer(g, c)
+	pb.RegisterProviderServiceServer(g, c)
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(ln) }()
 	t.Cleanup(func() {
@@ -205,7 +293,7 @@ func over(t *testing.T, addr, rpcAddr string) *Server {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "wasmatrix_test", Help: "A test's."}, func() float64 { return 7 }))
 	return New(Config{
-		Addr: addr, ControlPlane: pb.NewControlPlaneServiceClient(conn), Gatherer: metrics,
+		Addr: addr, ControlPlane: pb.NewControlPlaneServiceClient(conn), Providers: pb.NewProviderServiceClient(conn), Gatherer: metrics,
 		NodeName: "b", Version: "test", Log: slog.New(slog.DiscardHandler),
 	})
 }
@@ -227,6 +315,9 @@ func run(t *testing.T, s *Server) string {
 	})
 	return "http://" + s.Addr().String()
 }
+
+// errDown is what a cluster without a leader says.
+var errDown = rpc.Errorf(rpc.NoLeader, "nobody leads")
 
 type alwaysLeader struct{}
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +17,6 @@ import (
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
-	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 const (
@@ -54,6 +54,8 @@ type Config struct {
 	Addr string
 	// ControlPlane asks this very node, which forwards to the leader.
 	ControlPlane pb.ControlPlaneServiceClient
+	// Providers asks it about capability providers.
+	Providers pb.ProviderServiceClient
 	// Gatherer has the metrics to show.
 	Gatherer prometheus.Gatherer
 	// Registerer takes those of this server; nil for nobody.
@@ -72,9 +74,12 @@ type Server struct {
 	http *http.Server
 	ln   net.Listener // nil before Listen
 
-	counts            *metrics
-	requests, streams gate
-	heartbeat         time.Duration
+	counts *metrics
+	views  map[string]*view
+	hub    *hub
+
+	requests, streams, draws gate
+	heartbeat                time.Duration
 	// ending ends when the server stops: streams would hold it up for ever.
 	ending context.Context
 	end    context.CancelFunc
@@ -88,7 +93,11 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, counts: newMetrics(), requests: make(gate, maxRequests), streams: make(gate, maxStreams), heartbeat: heartbeat}
+	s := &Server{
+		cfg: cfg, counts: newMetrics(), views: views(), heartbeat: heartbeat,
+		requests: make(gate, maxRequests), streams: make(gate, maxStreams), draws: make(gate, maxDraws),
+	}
+	s.hub = newHub(s)
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.http = &http.Server{
 		Handler:                      s.handler(),
@@ -131,6 +140,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.registerMetrics(); err != nil {
 		return fmt.Errorf("register the metrics of http: %w", err)
 	}
+	var looking sync.WaitGroup
+	looking.Go(func() { s.hub.run(s.ending) })
+	defer looking.Wait()
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
@@ -164,12 +176,22 @@ func (s *Server) Close() error {
 // handler is the table of what is served.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/{$}", s.bounded(s.page))
-	mux.HandleFunc("/page.css", serveStyle)
+	for path := range s.views {
+		if path == "/" {
+			path = "/{$}"
+		}
+		mux.HandleFunc(path, s.bounded(s.page))
+	}
+	mux.HandleFunc("/page.css", asset("page.css", "text/css; charset=utf-8"))
+	mux.HandleFunc("/page.js", asset("page.js", "text/javascript; charset=utf-8"))
+	mux.HandleFunc("/page.svg", asset("page.svg", "image/svg+xml"))
+	mux.HandleFunc("/live", s.live)
 	mux.HandleFunc("/v1/status", s.bounded(s.status))
 	mux.HandleFunc("/v1/members", s.bounded(s.members))
 	mux.HandleFunc("/v1/instances", s.bounded(s.instances))
 	mux.HandleFunc("/v1/instances/{id}", s.bounded(s.instance))
+	mux.HandleFunc("/v1/instances/{id}/logs", s.logs)
+	mux.HandleFunc("/v1/providers", s.bounded(s.providers))
 	mux.HandleFunc("/v1/events", s.events)
 	mux.HandleFunc("/healthz", healthy)
 	mux.HandleFunc("/readyz", s.ready)
@@ -178,33 +200,6 @@ func (s *Server) handler() http.Handler {
 		refuse(w, http.StatusNotFound, rpc.Errorf(rpc.InvalidRequest, "there is nothing at %q; the API is below /v1/", r.URL.Path))
 	})
 	return s.guard(mux)
-}
-
-// guard lets only readers in, tells browsers to be strict, and gives each request a correlation id and a span.
-func (s *Server) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Cache-Control", "no-store")
-		id := r.Header.Get(tracing.CorrelationHeader)
-		if !tracing.FitCorrelationID(id) {
-			id = tracing.NewCorrelationID()
-		}
-		h.Set(tracing.CorrelationHeader, id)
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			h.Set("Allow", "GET, HEAD")
-			h.Set("Connection", "close") // a body may follow that nobody will read
-			refuse(w, http.StatusMethodNotAllowed, rpc.Errorf(rpc.InvalidRequest, "HTTP only shows; use the command line or gRPC to change something"))
-			return
-		}
-		ctx, span := s.traced(tracing.WithCorrelationID(r.Context(), id), r)
-		r = r.WithContext(ctx)
-		defer func() { served(span, r) }()
-		s.counts.counted(next, w, r)
-	})
 }
 
 // bounded refuses a request when too many are being served.

@@ -9,42 +9,76 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/wasmatrix/wasmatrix/api"
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
-func TestPageShowsTheLeadersDataAndWhoLeads(t *testing.T) {
-	resp, body := get(t, serve(t, someCluster())+"/")
-	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
-		t.Errorf("%d %v", resp.StatusCode, resp.Header)
-	}
-	for _, want := range []string{"node <b><bdi>b</bdi></b>", "leader is <b><bdi>a</bdi></b>", ">web<", ">draining<"} {
-		if !strings.Contains(body, want) {
-			t.Errorf("no %q in %s", want, body)
+func TestEachViewIsWholeWithoutAScript(t *testing.T) {
+	c := someCluster()
+	c.happen(&pb.Event{EventId: "a/1", Type: "instance.crashed", InstanceId: "i2", Name: "job", NodeId: "id-b", Details: map[string]string{"error": "exit code 3"}, Time: timestamppb.New(noon)})
+	c.write("i1", "stdout", []byte("it says this"))
+	base := serve(t, c)
+	for path, wanted := range map[string][]string{
+		"/":                                {"Seen by node <bdi>b</bdi>", `href="/nodes/a"`, ">draining<", "1 instance crashed", "instance.crashed", "exit code 3"},
+		"/instances":                       {">web<", "1 to 1 of 1"},
+		"/instances?status=all":            {">web<", ">job<", "exit code 3", "1 to 2 of 2"},
+		"/instances?status=crashed":        {">job<"},
+		"/instances?q=WE":                  {">web<"},
+		"/instances?q=nothing":             {"No instance is like that."},
+		"/instances?status=all&sort=-name": {`aria-sort="descending"`},
+		"/instances/i1":                    {"it says this", "&lt;&amp;&gt;", "None: it only computes."},
+		"/instances/i2":                    {"exit code 3", "instance.crashed", `data-state="crashed"`},
+		"/nodes":                           {"disk=ssd", ">draining<"},
+		"/nodes/a":                         {"10.0.0.1:7401", ">web<"},
+		"/providers":                       {"There are none"},
+		"/events":                          {"instance.crashed", "error=exit code 3"},
+		"/events?type=node":                {"No event is like that."},
+	} {
+		resp, body := get(t, base+path)
+		if resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+			t.Errorf("%s: %d %v", path, resp.StatusCode, resp.Header)
+		}
+		for _, want := range wanted {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s: no %q in %s", path, want, body)
+			}
 		}
 	}
 }
 
-func TestPageShowsEndedInstancesAndHoldsStillIfAsked(t *testing.T) {
+func TestWhatIsNotThereIsNotFoundAndSaysWhat(t *testing.T) {
 	base := serve(t, someCluster())
-	_, live := get(t, base+"/")
-	_, all := get(t, base+"/?all&still")
-	if strings.Contains(live, ">job<") || !strings.Contains(all, ">job<") || !strings.Contains(all, "exit code 3") {
-		t.Errorf("ended instances: %s\n%s", live, all)
-	}
-	const refresh = `http-equiv="refresh"`
-	if !strings.Contains(live, refresh) || strings.Contains(all, refresh) {
-		t.Errorf("refresh: %s\n%s", live, all)
+	for path, want := range map[string]struct {
+		code int
+		word string
+	}{
+		"/instances/none":        {http.StatusNotFound, "no instance"},
+		"/nodes/none":            {http.StatusNotFound, "no node"},
+		"/instances/":            {http.StatusNotFound, "no page"},
+		"/nothing":               {http.StatusNotFound, "nothing at"},
+		"/instances?status=odd":  {http.StatusBadRequest, "status="},
+		"/instances?sort=odd":    {http.StatusBadRequest, "sort="},
+		"/instances?q=%ff":       {http.StatusNotFound, "not UTF-8"},
+		"/live?view=/nothing":    {http.StatusBadRequest, "no page"},
+		"/live?view=/instances/": {http.StatusBadRequest, "no page"},
+	} {
+		if resp, body := get(t, base+path); resp.StatusCode != want.code || !strings.Contains(body, want.word) {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+		}
 	}
 }
 
 // Browsers hold a page to what these say.
-func TestPageLoadsNothingFromElsewhereAndRunsNoScript(t *testing.T) {
+func TestPageLoadsNothingFromElsewhere(t *testing.T) {
 	base := serve(t, someCluster())
 	resp, body := get(t, base+"/")
 	for header, want := range map[string]string{
-		"Content-Security-Policy":      "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; " +
+			"form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types pieces",
 		"X-Content-Type-Options":       "nosniff",
 		"Referrer-Policy":              "no-referrer",
 		"Cross-Origin-Resource-Policy": "same-origin",
@@ -54,10 +88,87 @@ func TestPageLoadsNothingFromElsewhereAndRunsNoScript(t *testing.T) {
 			t.Errorf("%s: %q, want %q", header, got, want)
 		}
 	}
-	for _, foreign := range []string{"http://", "https://", "//", "<script", "style=", "javascript:", " onclick", " onload", "@import", "url("} {
-		if strings.Contains(body+string(style), foreign) {
+	_, css := get(t, base+"/page.css")
+	for _, foreign := range []string{"http://", "https://", `"//`, "style=", "javascript:", " onclick", " onload", "@import", "url("} {
+		if strings.Contains(body+css, foreign) {
 			t.Errorf("%q is on the page or in its style", foreign)
 		}
+	}
+}
+
+func TestFilesOfThePageMayBeKeptByTheirBuild(t *testing.T) {
+	base := serve(t, someCluster())
+	for path, kind := range map[string]string{"/page.css": "text/css", "/page.js": "text/javascript", "/page.svg": "image/svg+xml"} {
+		old, _ := get(t, base+path+"?another")
+		resp, body := get(t, base+path+"?"+build)
+		if !strings.HasPrefix(resp.Header.Get("Content-Type"), kind) || len(body) == 0 || !strings.Contains(resp.Header.Get("Cache-Control"), "immutable") {
+			t.Errorf("%s: %v", path, resp.Header)
+		}
+		if old.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s of another build may be kept: %v", path, old.Header)
+		}
+	}
+}
+
+// A page of another site reads nothing through a visitor's browser, and cannot hold our connections.
+func TestPagesOfOtherSitesAreRefused(t *testing.T) {
+	base := serve(t, someCluster())
+	own := strings.TrimPrefix(base, "http://")
+	_, port, _ := strings.Cut(own, ":")
+	for name, c := range map[string]struct {
+		host    string
+		headers map[string]string
+		code    int
+	}{
+		"by address":            {own, nil, http.StatusOK},
+		"by localhost":          {"localhost:" + port, nil, http.StatusOK},
+		"by a name of here":     {"node1:" + port, nil, http.StatusOK},
+		"by its own name":       {"b", nil, http.StatusOK},
+		"by IPv6":               {"[::1]:" + port, nil, http.StatusOK},
+		"by somebody's domain":  {"evil.example.com:" + port, nil, http.StatusForbidden},
+		"by one that ends so":   {"localhost.example.com", nil, http.StatusForbidden},
+		"from its own page":     {own, map[string]string{"Origin": base, "Sec-Fetch-Site": "same-origin"}, http.StatusOK},
+		"from another page":     {own, map[string]string{"Origin": "https://evil.example.com"}, http.StatusForbidden},
+		"from a file":           {own, map[string]string{"Origin": "null"}, http.StatusForbidden},
+		"embedded elsewhere":    {own, map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, http.StatusForbidden},
+		"linked from elsewhere": {own, map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, http.StatusOK},
+	} {
+		req, err := http.NewRequest(http.MethodGet, base+"/v1/status", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = c.host
+		for key, value := range c.headers {
+			req.Header.Set(key, value)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != c.code {
+			t.Errorf("%s: %d, want %d", name, resp.StatusCode, c.code)
+		}
+	}
+}
+
+// Where a node is open to others it may have any name: a proxy's, or one of the operator's domain.
+func TestNodeThatIsOpenToOthersMayHaveAnyName(t *testing.T) {
+	s := newServer(t, "127.0.0.1:0", someCluster())
+	base := run(t, s)
+	s.cfg.Addr = "10.0.0.1:7402"
+	req, err := http.NewRequest(http.MethodGet, base+"/v1/status", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "node1.example.com:7402"
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("%d", resp.StatusCode)
 	}
 }
 

@@ -47,7 +47,7 @@ func decode[T any](t *testing.T, body string) T {
 	return v
 }
 
-var moment = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+var noon = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 func someCluster() *plainCluster {
 	return &plainCluster{
@@ -57,10 +57,10 @@ func someCluster() *plainCluster {
 		},
 		instances: []*pb.Instance{{
 			InstanceId: "i1", NodeId: "id-a", NodeName: "a", Status: pb.InstanceStatus_INSTANCE_STATUS_RUNNING, Generation: 1,
-			Spec: &pb.InstanceSpec{Name: "web", ModuleHash: "sha256:abcd", Args: []string{"<&>"}}, CreatedAt: timestamppb.New(moment), StartedAt: timestamppb.New(moment),
+			Spec: &pb.InstanceSpec{Name: "web", ModuleHash: "sha256:abcd", Args: []string{"<&>"}}, CreatedAt: timestamppb.New(noon), StartedAt: timestamppb.New(noon),
 		}, {
 			InstanceId: "i2", NodeId: "id-b", NodeName: "b", Status: pb.InstanceStatus_INSTANCE_STATUS_CRASHED, Generation: 2,
-			Spec: &pb.InstanceSpec{Name: "job", ModuleHash: "sha256:abcd"}, ExitCode: proto.Int32(3), LastError: "exit code 3", FinishedAt: timestamppb.New(moment),
+			Spec: &pb.InstanceSpec{Name: "job", ModuleHash: "sha256:abcd"}, ExitCode: proto.Int32(3), LastError: "exit code 3", CreatedAt: timestamppb.New(noon.Add(time.Second)), FinishedAt: timestamppb.New(noon.Add(time.Minute)),
 		}},
 	}
 }
@@ -223,28 +223,21 @@ func TestNothingCanBeChanged(t *testing.T) {
 func TestWhatGuestsWroteIsOnlyText(t *testing.T) {
 	const hostile = `<script>alert(1)</script>"' onload=x {{.}}` + "\x00\u202e"
 	base := serve(t, &plainCluster{
-		instances: []*pb.Instance{{InstanceId: "i1", Spec: &pb.InstanceSpec{Name: hostile}, LastError: hostile}},
-		events:    []*pb.Event{{EventId: "e1", Time: timestamppb.Now(), Type: "instance.crashed", Name: hostile, Details: map[string]string{hostile: hostile}}},
+		instances: []*pb.Instance{{InstanceId: "i1", NodeName: "a", Status: pb.InstanceStatus_INSTANCE_STATUS_RUNNING, Spec: &pb.InstanceSpec{Name: hostile, Args: []string{hostile}}, LastError: hostile}},
+		events:    []*pb.Event{{EventId: "e1", Time: timestamppb.Now(), Type: "instance.crashed", NodeId: "id-a", InstanceId: "i1", Name: hostile, Details: map[string]string{hostile: hostile}}},
 	})
-	resp, body := get(t, base+"/")
-	if n := strings.Count(body, "&lt;script&gt;"); n != 5 {
-		t.Errorf("the hostile text is there %d times, not 5", n)
-	}
-	if strings.Contains(body, "<script") || !strings.Contains(body, "&lt;script&gt;") {
-		t.Errorf("the page carries a guest's markup:\n%s", body)
-	}
-	if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") {
-		t.Errorf("policy %q", csp)
-	}
-	if resp, body := get(t, base+"/page.css"); resp.StatusCode != http.StatusOK || !strings.Contains(resp.Header.Get("Content-Type"), "text/css") || body == "" {
-		t.Errorf("style: %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
+	for _, path := range []string{"/", "/instances", "/instances/i1", "/events", "/nodes/a"} {
+		_, body := get(t, base+path)
+		if strings.Contains(body, "<script>") || !strings.Contains(body, "&lt;script&gt;") {
+			t.Errorf("%s carries a guest's markup:\n%s", path, body)
+		}
 	}
 }
 
 func TestTenThousandInstancesAreOneArray(t *testing.T) {
 	c := &plainCluster{}
 	for n := range 10_000 {
-		c.instances = append(c.instances, &pb.Instance{InstanceId: fmt.Sprint(n), Spec: &pb.InstanceSpec{Name: "web"}})
+		c.instances = append(c.instances, &pb.Instance{InstanceId: fmt.Sprint(n), Status: pb.InstanceStatus_INSTANCE_STATUS_RUNNING, Spec: &pb.InstanceSpec{Name: "web"}})
 	}
 	base := serve(t, c)
 	began := time.Now()
@@ -255,7 +248,11 @@ func TestTenThousandInstancesAreOneArray(t *testing.T) {
 	if got := decode[[]api.Instance](t, body); len(got) != len(c.instances) || got[9999].InstanceID != "9999" {
 		t.Fatalf("%d of %d instances", len(got), len(c.instances))
 	}
-	if _, body := get(t, base+"/"); !strings.Contains(body, "There are more") || strings.Count(body, "/v1/instances/") > shownInstances {
+	if _, body := get(t, base+"/instances"); !strings.Contains(body, "1 to 100 of 10,000") || strings.Count(body, `href="/instances/`) != perPage {
 		t.Fatal("the page does not stop at what it shows")
+	}
+	resp, body := get(t, base+"/v1/instances?offset=20&limit=3&sort=name")
+	if got := decode[[]api.Instance](t, body); len(got) != 3 || resp.Header.Get(totalHeader) != "10000" {
+		t.Fatalf("%d instances, %v", len(got), resp.Header)
 	}
 }
