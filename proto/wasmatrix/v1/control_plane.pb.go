@@ -1770,8 +1770,11 @@ type Member struct {
 	Labels               map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Version              string            `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
 	CommittedMemoryBytes uint64            `protobuf:"varint,11,opt,name=committed_memory_bytes,json=committedMemoryBytes,proto3" json:"committed_memory_bytes,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	Limits               *NodeLimits       `protobuf:"bytes,12,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Not set where the node that answers has not heard how it fares for a while.
+	Vitals        *NodeVitals `protobuf:"bytes,13,opt,name=vitals,proto3" json:"vitals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
@@ -1881,6 +1884,286 @@ func (x *Member) GetCommittedMemoryBytes() uint64 {
 	return 0
 }
 
+func (x *Member) GetLimits() *NodeLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Member) GetVitals() *NodeVitals {
+	if x != nil {
+		return x.Vitals
+	}
+	return nil
+}
+
+type GetHistoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHistoryRequest) Reset() {
+	*x = GetHistoryRequest{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryRequest) ProtoMessage() {}
+
+func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHistoryRequest.ProtoReflect.Descriptor instead.
+func (*GetHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{28}
+}
+
+type GetHistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The oldest first. The newest is some seconds old: by then all nodes have told of it.
+	Samples []*HistorySample `protobuf:"bytes,1,rep,name=samples,proto3" json:"samples,omitempty"`
+	// How much time a sample is of, and how much of it is kept.
+	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
+	Window *durationpb.Duration `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"`
+	// Since when the leader has gathered samples: earlier ones that are missing were never its own. Each voter gathers
+	// them, so a new leader mostly has those of its time as a voter.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHistoryResponse) Reset() {
+	*x = GetHistoryResponse{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryResponse) ProtoMessage() {}
+
+func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHistoryResponse.ProtoReflect.Descriptor instead.
+func (*GetHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GetHistoryResponse) GetSamples() []*HistorySample {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
+func (x *GetHistoryResponse) GetPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+func (x *GetHistoryResponse) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *GetHistoryResponse) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// HistorySample is how the cluster fared for a few seconds.
+type HistorySample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its end, and how long it is: a period, or more where the node that gathered it was held up.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Span *durationpb.Duration   `protobuf:"bytes,2,opt,name=span,proto3" json:"span,omitempty"`
+	// How many instances had each status at its end.
+	Instances        map[string]uint32 `protobuf:"bytes,3,rep,name=instances,proto3" json:"instances,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	StartsPerSecond  float64           `protobuf:"fixed64,4,opt,name=starts_per_second,json=startsPerSecond,proto3" json:"starts_per_second,omitempty"`
+	CrashesPerSecond float64           `protobuf:"fixed64,5,opt,name=crashes_per_second,json=crashesPerSecond,proto3" json:"crashes_per_second,omitempty"`
+	// Of all providers together.
+	Calls         *CallRates `protobuf:"bytes,6,opt,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistorySample) Reset() {
+	*x = HistorySample{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistorySample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistorySample) ProtoMessage() {}
+
+func (x *HistorySample) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistorySample.ProtoReflect.Descriptor instead.
+func (*HistorySample) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *HistorySample) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *HistorySample) GetSpan() *durationpb.Duration {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+func (x *HistorySample) GetInstances() map[string]uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *HistorySample) GetStartsPerSecond() float64 {
+	if x != nil {
+		return x.StartsPerSecond
+	}
+	return 0
+}
+
+func (x *HistorySample) GetCrashesPerSecond() float64 {
+	if x != nil {
+		return x.CrashesPerSecond
+	}
+	return 0
+}
+
+func (x *HistorySample) GetCalls() *CallRates {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+// CallRates is how fast calls of guests came, and how fast they were served.
+type CallRates struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	CallsPerSecond  float64                `protobuf:"fixed64,1,opt,name=calls_per_second,json=callsPerSecond,proto3" json:"calls_per_second,omitempty"`
+	ErrorsPerSecond float64                `protobuf:"fixed64,2,opt,name=errors_per_second,json=errorsPerSecond,proto3" json:"errors_per_second,omitempty"`
+	// Half of them, and 99 of 100, took no longer than this; not set where there were none.
+	LatencyP50    *durationpb.Duration `protobuf:"bytes,3,opt,name=latency_p50,json=latencyP50,proto3" json:"latency_p50,omitempty"`
+	LatencyP99    *durationpb.Duration `protobuf:"bytes,4,opt,name=latency_p99,json=latencyP99,proto3" json:"latency_p99,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallRates) Reset() {
+	*x = CallRates{}
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallRates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallRates) ProtoMessage() {}
+
+func (x *CallRates) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallRates.ProtoReflect.Descriptor instead.
+func (*CallRates) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *CallRates) GetCallsPerSecond() float64 {
+	if x != nil {
+		return x.CallsPerSecond
+	}
+	return 0
+}
+
+func (x *CallRates) GetErrorsPerSecond() float64 {
+	if x != nil {
+		return x.ErrorsPerSecond
+	}
+	return 0
+}
+
+func (x *CallRates) GetLatencyP50() *durationpb.Duration {
+	if x != nil {
+		return x.LatencyP50
+	}
+	return nil
+}
+
+func (x *CallRates) GetLatencyP99() *durationpb.Duration {
+	if x != nil {
+		return x.LatencyP99
+	}
+	return nil
+}
+
 type CheckNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -1890,7 +2173,7 @@ type CheckNodeRequest struct {
 
 func (x *CheckNodeRequest) Reset() {
 	*x = CheckNodeRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2185,7 @@ func (x *CheckNodeRequest) String() string {
 func (*CheckNodeRequest) ProtoMessage() {}
 
 func (x *CheckNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[28]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2198,7 @@ func (x *CheckNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckNodeRequest.ProtoReflect.Descriptor instead.
 func (*CheckNodeRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{28}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CheckNodeRequest) GetNodeId() string {
@@ -1944,7 +2227,7 @@ type CheckNodeResponse struct {
 
 func (x *CheckNodeResponse) Reset() {
 	*x = CheckNodeResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2239,7 @@ func (x *CheckNodeResponse) String() string {
 func (*CheckNodeResponse) ProtoMessage() {}
 
 func (x *CheckNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[29]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2252,7 @@ func (x *CheckNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckNodeResponse.ProtoReflect.Descriptor instead.
 func (*CheckNodeResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{29}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CheckNodeResponse) GetAlive() bool {
@@ -2022,7 +2305,7 @@ type CheckTermRequest struct {
 
 func (x *CheckTermRequest) Reset() {
 	*x = CheckTermRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2317,7 @@ func (x *CheckTermRequest) String() string {
 func (*CheckTermRequest) ProtoMessage() {}
 
 func (x *CheckTermRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[30]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2330,7 @@ func (x *CheckTermRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckTermRequest.ProtoReflect.Descriptor instead.
 func (*CheckTermRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{30}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{34}
 }
 
 type CheckTermResponse struct {
@@ -2060,7 +2343,7 @@ type CheckTermResponse struct {
 
 func (x *CheckTermResponse) Reset() {
 	*x = CheckTermResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[31]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2355,7 @@ func (x *CheckTermResponse) String() string {
 func (*CheckTermResponse) ProtoMessage() {}
 
 func (x *CheckTermResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[31]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2368,7 @@ func (x *CheckTermResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckTermResponse.ProtoReflect.Descriptor instead.
 func (*CheckTermResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{31}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CheckTermResponse) GetTerm() uint64 {
@@ -2104,7 +2387,7 @@ type ListCopiesRequest struct {
 
 func (x *ListCopiesRequest) Reset() {
 	*x = ListCopiesRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[32]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2399,7 @@ func (x *ListCopiesRequest) String() string {
 func (*ListCopiesRequest) ProtoMessage() {}
 
 func (x *ListCopiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[32]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2412,7 @@ func (x *ListCopiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopiesRequest.ProtoReflect.Descriptor instead.
 func (*ListCopiesRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{32}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListCopiesRequest) GetNodeIds() []string {
@@ -2160,7 +2443,7 @@ type ListCopiesResponse struct {
 
 func (x *ListCopiesResponse) Reset() {
 	*x = ListCopiesResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[33]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2455,7 @@ func (x *ListCopiesResponse) String() string {
 func (*ListCopiesResponse) ProtoMessage() {}
 
 func (x *ListCopiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[33]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2468,7 @@ func (x *ListCopiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopiesResponse.ProtoReflect.Descriptor instead.
 func (*ListCopiesResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{33}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListCopiesResponse) GetNodeId() string {
@@ -2249,7 +2532,7 @@ type FollowLogsRequest struct {
 
 func (x *FollowLogsRequest) Reset() {
 	*x = FollowLogsRequest{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[34]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2544,7 @@ func (x *FollowLogsRequest) String() string {
 func (*FollowLogsRequest) ProtoMessage() {}
 
 func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[34]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2557,7 @@ func (x *FollowLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsRequest.ProtoReflect.Descriptor instead.
 func (*FollowLogsRequest) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{34}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FollowLogsRequest) GetRef() string {
@@ -2307,7 +2590,7 @@ type FollowLogsResponse struct {
 
 func (x *FollowLogsResponse) Reset() {
 	*x = FollowLogsResponse{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[35]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2602,7 @@ func (x *FollowLogsResponse) String() string {
 func (*FollowLogsResponse) ProtoMessage() {}
 
 func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[35]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2615,7 @@ func (x *FollowLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowLogsResponse.ProtoReflect.Descriptor instead.
 func (*FollowLogsResponse) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{35}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FollowLogsResponse) GetEntries() []*LogEntry {
@@ -2358,7 +2641,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[36]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2653,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[36]
+	mi := &file_wasmatrix_v1_control_plane_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2666,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{36}
+	return file_wasmatrix_v1_control_plane_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -2555,7 +2838,7 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x12ListMembersRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"E\n" +
 	"\x13ListMembersResponse\x12.\n" +
-	"\amembers\x18\x01 \x03(\v2\x14.wasmatrix.v1.MemberR\amembers\"\x9b\x03\n" +
+	"\amembers\x18\x01 \x03(\v2\x14.wasmatrix.v1.MemberR\amembers\"\xff\x03\n" +
 	"\x06Member\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -2569,10 +2852,35 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x06labels\x18\t \x03(\v2 .wasmatrix.v1.Member.LabelsEntryR\x06labels\x12\x18\n" +
 	"\aversion\x18\n" +
 	" \x01(\tR\aversion\x124\n" +
-	"\x16committed_memory_bytes\x18\v \x01(\x04R\x14committedMemoryBytes\x1a9\n" +
+	"\x16committed_memory_bytes\x18\v \x01(\x04R\x14committedMemoryBytes\x120\n" +
+	"\x06limits\x18\f \x01(\v2\x18.wasmatrix.v1.NodeLimitsR\x06limits\x120\n" +
+	"\x06vitals\x18\r \x01(\v2\x18.wasmatrix.v1.NodeVitalsR\x06vitals\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"+\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x13\n" +
+	"\x11GetHistoryRequest\"\xe3\x01\n" +
+	"\x12GetHistoryResponse\x125\n" +
+	"\asamples\x18\x01 \x03(\v2\x1b.wasmatrix.v1.HistorySampleR\asamples\x121\n" +
+	"\x06period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06period\x121\n" +
+	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xff\x02\n" +
+	"\rHistorySample\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12-\n" +
+	"\x04span\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04span\x12H\n" +
+	"\tinstances\x18\x03 \x03(\v2*.wasmatrix.v1.HistorySample.InstancesEntryR\tinstances\x12*\n" +
+	"\x11starts_per_second\x18\x04 \x01(\x01R\x0fstartsPerSecond\x12,\n" +
+	"\x12crashes_per_second\x18\x05 \x01(\x01R\x10crashesPerSecond\x12-\n" +
+	"\x05calls\x18\x06 \x01(\v2\x17.wasmatrix.v1.CallRatesR\x05calls\x1a<\n" +
+	"\x0eInstancesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xd9\x01\n" +
+	"\tCallRates\x12(\n" +
+	"\x10calls_per_second\x18\x01 \x01(\x01R\x0ecallsPerSecond\x12*\n" +
+	"\x11errors_per_second\x18\x02 \x01(\x01R\x0ferrorsPerSecond\x12:\n" +
+	"\vlatency_p50\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"latencyP50\x12:\n" +
+	"\vlatency_p99\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"latencyP99\"+\n" +
 	"\x10CheckNodeRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\xc8\x01\n" +
 	"\x11CheckNodeResponse\x12\x14\n" +
@@ -2617,7 +2925,7 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x15INSTANCE_SORT_STARTED\x10\x05\x12\x1a\n" +
 	"\x16INSTANCE_SORT_RESTARTS\x10\x06\x12\x18\n" +
 	"\x14INSTANCE_SORT_MEMORY\x10\a\x12\x18\n" +
-	"\x14INSTANCE_SORT_MODULE\x10\b2\xe8\v\n" +
+	"\x14INSTANCE_SORT_MODULE\x10\b2\xb9\f\n" +
 	"\x13ControlPlaneService\x12X\n" +
 	"\rStartInstance\x12\".wasmatrix.v1.StartInstanceRequest\x1a#.wasmatrix.v1.StartInstanceResponse\x12U\n" +
 	"\fStopInstance\x12!.wasmatrix.v1.StopInstanceRequest\x1a\".wasmatrix.v1.StopInstanceResponse\x12X\n" +
@@ -2631,7 +2939,9 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\tDrainNode\x12\x1e.wasmatrix.v1.DrainNodeRequest\x1a\x1f.wasmatrix.v1.DrainNodeResponse\x12T\n" +
 	"\vWatchEvents\x12 .wasmatrix.v1.WatchEventsRequest\x1a!.wasmatrix.v1.WatchEventsResponse0\x01\x12a\n" +
 	"\x10GetClusterStatus\x12%.wasmatrix.v1.GetClusterStatusRequest\x1a&.wasmatrix.v1.GetClusterStatusResponse\x12R\n" +
-	"\vListMembers\x12 .wasmatrix.v1.ListMembersRequest\x1a!.wasmatrix.v1.ListMembersResponse\x12L\n" +
+	"\vListMembers\x12 .wasmatrix.v1.ListMembersRequest\x1a!.wasmatrix.v1.ListMembersResponse\x12O\n" +
+	"\n" +
+	"GetHistory\x12\x1f.wasmatrix.v1.GetHistoryRequest\x1a .wasmatrix.v1.GetHistoryResponse\x12L\n" +
 	"\tCheckNode\x12\x1e.wasmatrix.v1.CheckNodeRequest\x1a\x1f.wasmatrix.v1.CheckNodeResponse\x12L\n" +
 	"\tCheckTerm\x12\x1e.wasmatrix.v1.CheckTermRequest\x1a\x1f.wasmatrix.v1.CheckTermResponse\x12Q\n" +
 	"\n" +
@@ -2653,7 +2963,7 @@ func file_wasmatrix_v1_control_plane_proto_rawDescGZIP() []byte {
 }
 
 var file_wasmatrix_v1_control_plane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_wasmatrix_v1_control_plane_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(InstanceSort)(0),                // 0: wasmatrix.v1.InstanceSort
 	(*StartInstanceRequest)(nil),     // 1: wasmatrix.v1.StartInstanceRequest
@@ -2684,103 +2994,124 @@ var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*ListMembersRequest)(nil),       // 26: wasmatrix.v1.ListMembersRequest
 	(*ListMembersResponse)(nil),      // 27: wasmatrix.v1.ListMembersResponse
 	(*Member)(nil),                   // 28: wasmatrix.v1.Member
-	(*CheckNodeRequest)(nil),         // 29: wasmatrix.v1.CheckNodeRequest
-	(*CheckNodeResponse)(nil),        // 30: wasmatrix.v1.CheckNodeResponse
-	(*CheckTermRequest)(nil),         // 31: wasmatrix.v1.CheckTermRequest
-	(*CheckTermResponse)(nil),        // 32: wasmatrix.v1.CheckTermResponse
-	(*ListCopiesRequest)(nil),        // 33: wasmatrix.v1.ListCopiesRequest
-	(*ListCopiesResponse)(nil),       // 34: wasmatrix.v1.ListCopiesResponse
-	(*FollowLogsRequest)(nil),        // 35: wasmatrix.v1.FollowLogsRequest
-	(*FollowLogsResponse)(nil),       // 36: wasmatrix.v1.FollowLogsResponse
-	(*LogEntry)(nil),                 // 37: wasmatrix.v1.LogEntry
-	nil,                              // 38: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
-	nil,                              // 39: wasmatrix.v1.RenewContactRequest.WaitingEntry
-	nil,                              // 40: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	nil,                              // 41: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	nil,                              // 42: wasmatrix.v1.Member.LabelsEntry
-	(*InstanceSpec)(nil),             // 43: wasmatrix.v1.InstanceSpec
-	(*Instance)(nil),                 // 44: wasmatrix.v1.Instance
-	(InstanceStatus)(0),              // 45: wasmatrix.v1.InstanceStatus
-	(*Grant)(nil),                    // 46: wasmatrix.v1.Grant
-	(*Node)(nil),                     // 47: wasmatrix.v1.Node
-	(*Fence)(nil),                    // 48: wasmatrix.v1.Fence
-	(*durationpb.Duration)(nil),      // 49: google.protobuf.Duration
-	(*Event)(nil),                    // 50: wasmatrix.v1.Event
-	(*NodeLoad)(nil),                 // 51: wasmatrix.v1.NodeLoad
-	(*timestamppb.Timestamp)(nil),    // 52: google.protobuf.Timestamp
+	(*GetHistoryRequest)(nil),        // 29: wasmatrix.v1.GetHistoryRequest
+	(*GetHistoryResponse)(nil),       // 30: wasmatrix.v1.GetHistoryResponse
+	(*HistorySample)(nil),            // 31: wasmatrix.v1.HistorySample
+	(*CallRates)(nil),                // 32: wasmatrix.v1.CallRates
+	(*CheckNodeRequest)(nil),         // 33: wasmatrix.v1.CheckNodeRequest
+	(*CheckNodeResponse)(nil),        // 34: wasmatrix.v1.CheckNodeResponse
+	(*CheckTermRequest)(nil),         // 35: wasmatrix.v1.CheckTermRequest
+	(*CheckTermResponse)(nil),        // 36: wasmatrix.v1.CheckTermResponse
+	(*ListCopiesRequest)(nil),        // 37: wasmatrix.v1.ListCopiesRequest
+	(*ListCopiesResponse)(nil),       // 38: wasmatrix.v1.ListCopiesResponse
+	(*FollowLogsRequest)(nil),        // 39: wasmatrix.v1.FollowLogsRequest
+	(*FollowLogsResponse)(nil),       // 40: wasmatrix.v1.FollowLogsResponse
+	(*LogEntry)(nil),                 // 41: wasmatrix.v1.LogEntry
+	nil,                              // 42: wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	nil,                              // 43: wasmatrix.v1.RenewContactRequest.WaitingEntry
+	nil,                              // 44: wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	nil,                              // 45: wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	nil,                              // 46: wasmatrix.v1.Member.LabelsEntry
+	nil,                              // 47: wasmatrix.v1.HistorySample.InstancesEntry
+	(*InstanceSpec)(nil),             // 48: wasmatrix.v1.InstanceSpec
+	(*Instance)(nil),                 // 49: wasmatrix.v1.Instance
+	(InstanceStatus)(0),              // 50: wasmatrix.v1.InstanceStatus
+	(*Grant)(nil),                    // 51: wasmatrix.v1.Grant
+	(*Node)(nil),                     // 52: wasmatrix.v1.Node
+	(*Fence)(nil),                    // 53: wasmatrix.v1.Fence
+	(*durationpb.Duration)(nil),      // 54: google.protobuf.Duration
+	(*Event)(nil),                    // 55: wasmatrix.v1.Event
+	(*NodeLoad)(nil),                 // 56: wasmatrix.v1.NodeLoad
+	(*timestamppb.Timestamp)(nil),    // 57: google.protobuf.Timestamp
+	(*NodeLimits)(nil),               // 58: wasmatrix.v1.NodeLimits
+	(*NodeVitals)(nil),               // 59: wasmatrix.v1.NodeVitals
 }
 var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
-	43, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
-	44, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	48, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
+	49, // 1: wasmatrix.v1.StartInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
 	3,  // 2: wasmatrix.v1.StartInstanceResponse.failures:type_name -> wasmatrix.v1.StartFailure
-	44, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
-	44, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
-	45, // 5: wasmatrix.v1.ListInstancesRequest.statuses:type_name -> wasmatrix.v1.InstanceStatus
+	49, // 3: wasmatrix.v1.StopInstanceResponse.instances:type_name -> wasmatrix.v1.Instance
+	49, // 4: wasmatrix.v1.QueryInstanceResponse.instance:type_name -> wasmatrix.v1.Instance
+	50, // 5: wasmatrix.v1.ListInstancesRequest.statuses:type_name -> wasmatrix.v1.InstanceStatus
 	0,  // 6: wasmatrix.v1.ListInstancesRequest.sort:type_name -> wasmatrix.v1.InstanceSort
-	44, // 7: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
-	46, // 8: wasmatrix.v1.AssignCapabilityRequest.grants:type_name -> wasmatrix.v1.Grant
-	44, // 9: wasmatrix.v1.AssignCapabilityResponse.instance:type_name -> wasmatrix.v1.Instance
-	44, // 10: wasmatrix.v1.RevokeCapabilityResponse.instance:type_name -> wasmatrix.v1.Instance
-	47, // 11: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
-	38, // 12: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
-	39, // 13: wasmatrix.v1.RenewContactRequest.waiting:type_name -> wasmatrix.v1.RenewContactRequest.WaitingEntry
-	48, // 14: wasmatrix.v1.RenewContactResponse.fence:type_name -> wasmatrix.v1.Fence
-	49, // 15: wasmatrix.v1.RenewContactResponse.valid_for:type_name -> google.protobuf.Duration
-	44, // 16: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
-	50, // 17: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
-	51, // 18: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
-	44, // 19: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
+	49, // 7: wasmatrix.v1.ListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
+	51, // 8: wasmatrix.v1.AssignCapabilityRequest.grants:type_name -> wasmatrix.v1.Grant
+	49, // 9: wasmatrix.v1.AssignCapabilityResponse.instance:type_name -> wasmatrix.v1.Instance
+	49, // 10: wasmatrix.v1.RevokeCapabilityResponse.instance:type_name -> wasmatrix.v1.Instance
+	52, // 11: wasmatrix.v1.RegisterNodeRequest.node:type_name -> wasmatrix.v1.Node
+	42, // 12: wasmatrix.v1.RegisterNodeRequest.resuming:type_name -> wasmatrix.v1.RegisterNodeRequest.ResumingEntry
+	43, // 13: wasmatrix.v1.RenewContactRequest.waiting:type_name -> wasmatrix.v1.RenewContactRequest.WaitingEntry
+	53, // 14: wasmatrix.v1.RenewContactResponse.fence:type_name -> wasmatrix.v1.Fence
+	54, // 15: wasmatrix.v1.RenewContactResponse.valid_for:type_name -> google.protobuf.Duration
+	49, // 16: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
+	55, // 17: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
+	56, // 18: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
+	49, // 19: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
 	3,  // 20: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
-	52, // 21: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	50, // 22: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
-	40, // 23: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	41, // 24: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	57, // 21: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	55, // 22: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
+	44, // 23: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	45, // 24: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
 	28, // 25: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
-	42, // 26: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
-	49, // 27: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
-	49, // 28: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
-	44, // 29: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
-	37, // 30: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	52, // 31: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	1,  // 32: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
-	4,  // 33: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
-	6,  // 34: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
-	8,  // 35: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
-	10, // 36: wasmatrix.v1.ControlPlaneService.AssignCapability:input_type -> wasmatrix.v1.AssignCapabilityRequest
-	12, // 37: wasmatrix.v1.ControlPlaneService.RevokeCapability:input_type -> wasmatrix.v1.RevokeCapabilityRequest
-	14, // 38: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
-	16, // 39: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
-	18, // 40: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
-	20, // 41: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
-	22, // 42: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
-	24, // 43: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
-	26, // 44: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
-	29, // 45: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
-	31, // 46: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
-	33, // 47: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
-	35, // 48: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
-	2,  // 49: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
-	5,  // 50: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
-	7,  // 51: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
-	9,  // 52: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
-	11, // 53: wasmatrix.v1.ControlPlaneService.AssignCapability:output_type -> wasmatrix.v1.AssignCapabilityResponse
-	13, // 54: wasmatrix.v1.ControlPlaneService.RevokeCapability:output_type -> wasmatrix.v1.RevokeCapabilityResponse
-	15, // 55: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
-	17, // 56: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
-	19, // 57: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
-	21, // 58: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
-	23, // 59: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
-	25, // 60: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
-	27, // 61: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
-	30, // 62: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
-	32, // 63: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
-	34, // 64: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
-	36, // 65: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
-	49, // [49:66] is the sub-list for method output_type
-	32, // [32:49] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	46, // 26: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
+	58, // 27: wasmatrix.v1.Member.limits:type_name -> wasmatrix.v1.NodeLimits
+	59, // 28: wasmatrix.v1.Member.vitals:type_name -> wasmatrix.v1.NodeVitals
+	31, // 29: wasmatrix.v1.GetHistoryResponse.samples:type_name -> wasmatrix.v1.HistorySample
+	54, // 30: wasmatrix.v1.GetHistoryResponse.period:type_name -> google.protobuf.Duration
+	54, // 31: wasmatrix.v1.GetHistoryResponse.window:type_name -> google.protobuf.Duration
+	57, // 32: wasmatrix.v1.GetHistoryResponse.since:type_name -> google.protobuf.Timestamp
+	57, // 33: wasmatrix.v1.HistorySample.time:type_name -> google.protobuf.Timestamp
+	54, // 34: wasmatrix.v1.HistorySample.span:type_name -> google.protobuf.Duration
+	47, // 35: wasmatrix.v1.HistorySample.instances:type_name -> wasmatrix.v1.HistorySample.InstancesEntry
+	32, // 36: wasmatrix.v1.HistorySample.calls:type_name -> wasmatrix.v1.CallRates
+	54, // 37: wasmatrix.v1.CallRates.latency_p50:type_name -> google.protobuf.Duration
+	54, // 38: wasmatrix.v1.CallRates.latency_p99:type_name -> google.protobuf.Duration
+	54, // 39: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
+	54, // 40: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
+	49, // 41: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
+	41, // 42: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	57, // 43: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	1,  // 44: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
+	4,  // 45: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
+	6,  // 46: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
+	8,  // 47: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
+	10, // 48: wasmatrix.v1.ControlPlaneService.AssignCapability:input_type -> wasmatrix.v1.AssignCapabilityRequest
+	12, // 49: wasmatrix.v1.ControlPlaneService.RevokeCapability:input_type -> wasmatrix.v1.RevokeCapabilityRequest
+	14, // 50: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
+	16, // 51: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
+	18, // 52: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
+	20, // 53: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
+	22, // 54: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
+	24, // 55: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
+	26, // 56: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
+	29, // 57: wasmatrix.v1.ControlPlaneService.GetHistory:input_type -> wasmatrix.v1.GetHistoryRequest
+	33, // 58: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
+	35, // 59: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
+	37, // 60: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
+	39, // 61: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
+	2,  // 62: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
+	5,  // 63: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
+	7,  // 64: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
+	9,  // 65: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
+	11, // 66: wasmatrix.v1.ControlPlaneService.AssignCapability:output_type -> wasmatrix.v1.AssignCapabilityResponse
+	13, // 67: wasmatrix.v1.ControlPlaneService.RevokeCapability:output_type -> wasmatrix.v1.RevokeCapabilityResponse
+	15, // 68: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
+	17, // 69: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
+	19, // 70: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
+	21, // 71: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
+	23, // 72: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
+	25, // 73: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
+	27, // 74: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
+	30, // 75: wasmatrix.v1.ControlPlaneService.GetHistory:output_type -> wasmatrix.v1.GetHistoryResponse
+	34, // 76: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
+	36, // 77: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
+	38, // 78: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
+	40, // 79: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
+	62, // [62:80] is the sub-list for method output_type
+	44, // [44:62] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_control_plane_proto_init() }
@@ -2796,7 +3127,7 @@ func file_wasmatrix_v1_control_plane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_control_plane_proto_rawDesc), len(file_wasmatrix_v1_control_plane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   42,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

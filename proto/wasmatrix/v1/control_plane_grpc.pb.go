@@ -32,6 +32,7 @@ const (
 	ControlPlaneService_WatchEvents_FullMethodName      = "/wasmatrix.v1.ControlPlaneService/WatchEvents"
 	ControlPlaneService_GetClusterStatus_FullMethodName = "/wasmatrix.v1.ControlPlaneService/GetClusterStatus"
 	ControlPlaneService_ListMembers_FullMethodName      = "/wasmatrix.v1.ControlPlaneService/ListMembers"
+	ControlPlaneService_GetHistory_FullMethodName       = "/wasmatrix.v1.ControlPlaneService/GetHistory"
 	ControlPlaneService_CheckNode_FullMethodName        = "/wasmatrix.v1.ControlPlaneService/CheckNode"
 	ControlPlaneService_CheckTerm_FullMethodName        = "/wasmatrix.v1.ControlPlaneService/CheckTerm"
 	ControlPlaneService_ListCopies_FullMethodName       = "/wasmatrix.v1.ControlPlaneService/ListCopies"
@@ -73,6 +74,8 @@ type ControlPlaneServiceClient interface {
 	GetClusterStatus(ctx context.Context, in *GetClusterStatusRequest, opts ...grpc.CallOption) (*GetClusterStatusResponse, error)
 	// ListMembers returns the nodes: as the leader knows them, or without one as this node does.
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
+	// GetHistory returns how the cluster fared in the last quarter of an hour, as far as the leader knows.
+	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
 	// CheckNode says what the node that is asked sees of another. It is never forwarded: a leader asks
 	// the other voters before it declares a node lost.
 	CheckNode(ctx context.Context, in *CheckNodeRequest, opts ...grpc.CallOption) (*CheckNodeResponse, error)
@@ -246,6 +249,16 @@ func (c *controlPlaneServiceClient) ListMembers(ctx context.Context, in *ListMem
 	return out, nil
 }
 
+func (c *controlPlaneServiceClient) GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetHistoryResponse)
+	err := c.cc.Invoke(ctx, ControlPlaneService_GetHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlPlaneServiceClient) CheckNode(ctx context.Context, in *CheckNodeRequest, opts ...grpc.CallOption) (*CheckNodeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CheckNodeResponse)
@@ -339,6 +352,8 @@ type ControlPlaneServiceServer interface {
 	GetClusterStatus(context.Context, *GetClusterStatusRequest) (*GetClusterStatusResponse, error)
 	// ListMembers returns the nodes: as the leader knows them, or without one as this node does.
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
+	// GetHistory returns how the cluster fared in the last quarter of an hour, as far as the leader knows.
+	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
 	// CheckNode says what the node that is asked sees of another. It is never forwarded: a leader asks
 	// the other voters before it declares a node lost.
 	CheckNode(context.Context, *CheckNodeRequest) (*CheckNodeResponse, error)
@@ -399,6 +414,9 @@ func (UnimplementedControlPlaneServiceServer) GetClusterStatus(context.Context, 
 }
 func (UnimplementedControlPlaneServiceServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
+}
+func (UnimplementedControlPlaneServiceServer) GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetHistory not implemented")
 }
 func (UnimplementedControlPlaneServiceServer) CheckNode(context.Context, *CheckNodeRequest) (*CheckNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckNode not implemented")
@@ -642,6 +660,24 @@ func _ControlPlaneService_ListMembers_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlPlaneService_GetHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlPlaneServiceServer).GetHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlPlaneService_GetHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlPlaneServiceServer).GetHistory(ctx, req.(*GetHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ControlPlaneService_CheckNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CheckNodeRequest)
 	if err := dec(in); err != nil {
@@ -746,6 +782,10 @@ var ControlPlaneService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListMembers",
 			Handler:    _ControlPlaneService_ListMembers_Handler,
+		},
+		{
+			MethodName: "GetHistory",
+			Handler:    _ControlPlaneService_GetHistory_Handler,
 		},
 		{
 			MethodName: "CheckNode",

@@ -445,7 +445,9 @@ type ProviderStatus struct {
 	// The names of the nodes that run it.
 	Nodes []string `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// What is wrong on nodes where it fails, by node name.
-	Failures      map[string]string `protobuf:"bytes,3,rep,name=failures,proto3" json:"failures,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Failures map[string]string `protobuf:"bytes,3,rep,name=failures,proto3" json:"failures,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What guests of all nodes asked of it in the last minute.
+	Calls         *CallRates `protobuf:"bytes,4,opt,name=calls,proto3" json:"calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -501,11 +503,18 @@ func (x *ProviderStatus) GetFailures() map[string]string {
 	return nil
 }
 
+func (x *ProviderStatus) GetCalls() *CallRates {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
 var File_wasmatrix_v1_provider_proto protoreflect.FileDescriptor
 
 const file_wasmatrix_v1_provider_proto_rawDesc = "" +
 	"\n" +
-	"\x1bwasmatrix/v1/provider.proto\x12\fwasmatrix.v1\x1a\x18wasmatrix/v1/types.proto\"J\n" +
+	"\x1bwasmatrix/v1/provider.proto\x12\fwasmatrix.v1\x1a wasmatrix/v1/control_plane.proto\x1a\x18wasmatrix/v1/types.proto\"J\n" +
 	"\x14StartProviderRequest\x122\n" +
 	"\bprovider\x18\x01 \x01(\v2\x16.wasmatrix.v1.ProviderR\bprovider\"Q\n" +
 	"\x15StartProviderResponse\x128\n" +
@@ -534,11 +543,12 @@ const file_wasmatrix_v1_provider_proto_rawDesc = "" +
 	"\vprovider_id\x18\x01 \x01(\tR\n" +
 	"providerId\"S\n" +
 	"\x15ListProvidersResponse\x12:\n" +
-	"\tproviders\x18\x01 \x03(\v2\x1c.wasmatrix.v1.ProviderStatusR\tproviders\"\xdf\x01\n" +
+	"\tproviders\x18\x01 \x03(\v2\x1c.wasmatrix.v1.ProviderStatusR\tproviders\"\x8e\x02\n" +
 	"\x0eProviderStatus\x122\n" +
 	"\bprovider\x18\x01 \x01(\v2\x16.wasmatrix.v1.ProviderR\bprovider\x12\x14\n" +
 	"\x05nodes\x18\x02 \x03(\tR\x05nodes\x12F\n" +
-	"\bfailures\x18\x03 \x03(\v2*.wasmatrix.v1.ProviderStatus.FailuresEntryR\bfailures\x1a;\n" +
+	"\bfailures\x18\x03 \x03(\v2*.wasmatrix.v1.ProviderStatus.FailuresEntryR\bfailures\x12-\n" +
+	"\x05calls\x18\x04 \x01(\v2\x17.wasmatrix.v1.CallRatesR\x05calls\x1a;\n" +
 	"\rFailuresEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xf9\x02\n" +
@@ -577,6 +587,7 @@ var file_wasmatrix_v1_provider_proto_goTypes = []any{
 	nil,                            // 11: wasmatrix.v1.ProviderNodes.ConstraintsEntry
 	nil,                            // 12: wasmatrix.v1.ProviderStatus.FailuresEntry
 	(*Provider)(nil),               // 13: wasmatrix.v1.Provider
+	(*CallRates)(nil),              // 14: wasmatrix.v1.CallRates
 }
 var file_wasmatrix_v1_provider_proto_depIdxs = []int32{
 	13, // 0: wasmatrix.v1.StartProviderRequest.provider:type_name -> wasmatrix.v1.Provider
@@ -589,19 +600,20 @@ var file_wasmatrix_v1_provider_proto_depIdxs = []int32{
 	9,  // 7: wasmatrix.v1.ListProvidersResponse.providers:type_name -> wasmatrix.v1.ProviderStatus
 	13, // 8: wasmatrix.v1.ProviderStatus.provider:type_name -> wasmatrix.v1.Provider
 	12, // 9: wasmatrix.v1.ProviderStatus.failures:type_name -> wasmatrix.v1.ProviderStatus.FailuresEntry
-	0,  // 10: wasmatrix.v1.ProviderService.StartProvider:input_type -> wasmatrix.v1.StartProviderRequest
-	2,  // 11: wasmatrix.v1.ProviderService.StopProvider:input_type -> wasmatrix.v1.StopProviderRequest
-	4,  // 12: wasmatrix.v1.ProviderService.UpdateProvider:input_type -> wasmatrix.v1.UpdateProviderRequest
-	7,  // 13: wasmatrix.v1.ProviderService.ListProviders:input_type -> wasmatrix.v1.ListProvidersRequest
-	1,  // 14: wasmatrix.v1.ProviderService.StartProvider:output_type -> wasmatrix.v1.StartProviderResponse
-	3,  // 15: wasmatrix.v1.ProviderService.StopProvider:output_type -> wasmatrix.v1.StopProviderResponse
-	6,  // 16: wasmatrix.v1.ProviderService.UpdateProvider:output_type -> wasmatrix.v1.UpdateProviderResponse
-	8,  // 17: wasmatrix.v1.ProviderService.ListProviders:output_type -> wasmatrix.v1.ListProvidersResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	14, // 10: wasmatrix.v1.ProviderStatus.calls:type_name -> wasmatrix.v1.CallRates
+	0,  // 11: wasmatrix.v1.ProviderService.StartProvider:input_type -> wasmatrix.v1.StartProviderRequest
+	2,  // 12: wasmatrix.v1.ProviderService.StopProvider:input_type -> wasmatrix.v1.StopProviderRequest
+	4,  // 13: wasmatrix.v1.ProviderService.UpdateProvider:input_type -> wasmatrix.v1.UpdateProviderRequest
+	7,  // 14: wasmatrix.v1.ProviderService.ListProviders:input_type -> wasmatrix.v1.ListProvidersRequest
+	1,  // 15: wasmatrix.v1.ProviderService.StartProvider:output_type -> wasmatrix.v1.StartProviderResponse
+	3,  // 16: wasmatrix.v1.ProviderService.StopProvider:output_type -> wasmatrix.v1.StopProviderResponse
+	6,  // 17: wasmatrix.v1.ProviderService.UpdateProvider:output_type -> wasmatrix.v1.UpdateProviderResponse
+	8,  // 18: wasmatrix.v1.ProviderService.ListProviders:output_type -> wasmatrix.v1.ListProvidersResponse
+	15, // [15:19] is the sub-list for method output_type
+	11, // [11:15] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_provider_proto_init() }
@@ -609,6 +621,7 @@ func file_wasmatrix_v1_provider_proto_init() {
 	if File_wasmatrix_v1_provider_proto != nil {
 		return
 	}
+	file_wasmatrix_v1_control_plane_proto_init()
 	file_wasmatrix_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

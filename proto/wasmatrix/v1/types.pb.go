@@ -1113,8 +1113,21 @@ type NodeLoad struct {
 	Instances uint32 `protobuf:"varint,1,opt,name=instances,proto3" json:"instances,omitempty"`
 	// The sum of their memory limits.
 	CommittedMemoryBytes uint64 `protobuf:"varint,2,opt,name=committed_memory_bytes,json=committedMemoryBytes,proto3" json:"committed_memory_bytes,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// How long its agent has run. Set where what follows is, which comes every few seconds. What is counted is counted from the
+	// agent's start: what was between two reports is their difference.
+	UpFor *durationpb.Duration `protobuf:"bytes,3,opt,name=up_for,json=upFor,proto3" json:"up_for,omitempty"`
+	// The time of processors that its process has used, and how many there are.
+	CpuTime  *durationpb.Duration `protobuf:"bytes,4,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	CpuCores uint32               `protobuf:"varint,5,opt,name=cpu_cores,json=cpuCores,proto3" json:"cpu_cores,omitempty"`
+	// What its process has in memory.
+	ResidentBytes uint64 `protobuf:"varint,6,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
+	// How often guests began to run, and how often one ended by a trap or with another exit code than 0.
+	Starts  uint64 `protobuf:"varint,7,opt,name=starts,proto3" json:"starts,omitempty"`
+	Crashes uint64 `protobuf:"varint,8,opt,name=crashes,proto3" json:"crashes,omitempty"`
+	// What guests of this node asked of providers, wherever those are.
+	Calls         []*ProviderCalls `protobuf:"bytes,9,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeLoad) Reset() {
@@ -1161,6 +1174,206 @@ func (x *NodeLoad) GetCommittedMemoryBytes() uint64 {
 	return 0
 }
 
+func (x *NodeLoad) GetUpFor() *durationpb.Duration {
+	if x != nil {
+		return x.UpFor
+	}
+	return nil
+}
+
+func (x *NodeLoad) GetCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.CpuTime
+	}
+	return nil
+}
+
+func (x *NodeLoad) GetCpuCores() uint32 {
+	if x != nil {
+		return x.CpuCores
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetResidentBytes() uint64 {
+	if x != nil {
+		return x.ResidentBytes
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetStarts() uint64 {
+	if x != nil {
+		return x.Starts
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetCrashes() uint64 {
+	if x != nil {
+		return x.Crashes
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetCalls() []*ProviderCalls {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+// ProviderCalls is what guests of one node have asked of one provider.
+type ProviderCalls struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ProviderId string                 `protobuf:"bytes,1,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	// Calls that the provider did not serve: it was not there, did not answer in time, or failed.
+	Errors uint64 `protobuf:"varint,2,opt,name=errors,proto3" json:"errors,omitempty"`
+	// How many calls took less than 1 µs, then from 1, 1.5, 2, 3, 4, 6, 8 µs and so on, each up to the next; zeros at the end are
+	// left out.
+	Latency       []uint64 `protobuf:"varint,3,rep,packed,name=latency,proto3" json:"latency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderCalls) Reset() {
+	*x = ProviderCalls{}
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderCalls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderCalls) ProtoMessage() {}
+
+func (x *ProviderCalls) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderCalls.ProtoReflect.Descriptor instead.
+func (*ProviderCalls) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ProviderCalls) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+func (x *ProviderCalls) GetErrors() uint64 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
+func (x *ProviderCalls) GetLatency() []uint64 {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+// NodeVitals is how a node fares.
+type NodeVitals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Processors that its process uses, on average over some seconds, and how many there are.
+	CpuUsedCores  float64 `protobuf:"fixed64,1,opt,name=cpu_used_cores,json=cpuUsedCores,proto3" json:"cpu_used_cores,omitempty"`
+	CpuCores      uint32  `protobuf:"varint,2,opt,name=cpu_cores,json=cpuCores,proto3" json:"cpu_cores,omitempty"`
+	ResidentBytes uint64  `protobuf:"varint,3,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
+	// How long its agent has run, and what happened since.
+	UpFor         *durationpb.Duration `protobuf:"bytes,4,opt,name=up_for,json=upFor,proto3" json:"up_for,omitempty"`
+	Starts        uint64               `protobuf:"varint,5,opt,name=starts,proto3" json:"starts,omitempty"`
+	Crashes       uint64               `protobuf:"varint,6,opt,name=crashes,proto3" json:"crashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeVitals) Reset() {
+	*x = NodeVitals{}
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeVitals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeVitals) ProtoMessage() {}
+
+func (x *NodeVitals) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeVitals.ProtoReflect.Descriptor instead.
+func (*NodeVitals) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *NodeVitals) GetCpuUsedCores() float64 {
+	if x != nil {
+		return x.CpuUsedCores
+	}
+	return 0
+}
+
+func (x *NodeVitals) GetCpuCores() uint32 {
+	if x != nil {
+		return x.CpuCores
+	}
+	return 0
+}
+
+func (x *NodeVitals) GetResidentBytes() uint64 {
+	if x != nil {
+		return x.ResidentBytes
+	}
+	return 0
+}
+
+func (x *NodeVitals) GetUpFor() *durationpb.Duration {
+	if x != nil {
+		return x.UpFor
+	}
+	return nil
+}
+
+func (x *NodeVitals) GetStarts() uint64 {
+	if x != nil {
+		return x.Starts
+	}
+	return 0
+}
+
+func (x *NodeVitals) GetCrashes() uint64 {
+	if x != nil {
+		return x.Crashes
+	}
+	return 0
+}
+
 // Provider is one capability provider as the metadata holds it.
 type Provider struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1183,7 +1396,7 @@ type Provider struct {
 
 func (x *Provider) Reset() {
 	*x = Provider{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1408,7 @@ func (x *Provider) String() string {
 func (*Provider) ProtoMessage() {}
 
 func (x *Provider) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1421,7 @@ func (x *Provider) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provider.ProtoReflect.Descriptor instead.
 func (*Provider) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Provider) GetProviderId() string {
@@ -1286,7 +1499,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[9]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1511,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[9]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1524,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{9}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Fence) GetTerm() uint64 {
@@ -1451,10 +1664,30 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"NodeLimits\x12#\n" +
 	"\rmax_instances\x18\x01 \x01(\rR\fmaxInstances\x12(\n" +
-	"\x10max_memory_bytes\x18\x02 \x01(\x04R\x0emaxMemoryBytes\"^\n" +
+	"\x10max_memory_bytes\x18\x02 \x01(\x04R\x0emaxMemoryBytes\"\xef\x02\n" +
 	"\bNodeLoad\x12\x1c\n" +
 	"\tinstances\x18\x01 \x01(\rR\tinstances\x124\n" +
-	"\x16committed_memory_bytes\x18\x02 \x01(\x04R\x14committedMemoryBytes\"\xd4\x03\n" +
+	"\x16committed_memory_bytes\x18\x02 \x01(\x04R\x14committedMemoryBytes\x120\n" +
+	"\x06up_for\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05upFor\x124\n" +
+	"\bcpu_time\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12\x1b\n" +
+	"\tcpu_cores\x18\x05 \x01(\rR\bcpuCores\x12%\n" +
+	"\x0eresident_bytes\x18\x06 \x01(\x04R\rresidentBytes\x12\x16\n" +
+	"\x06starts\x18\a \x01(\x04R\x06starts\x12\x18\n" +
+	"\acrashes\x18\b \x01(\x04R\acrashes\x121\n" +
+	"\x05calls\x18\t \x03(\v2\x1b.wasmatrix.v1.ProviderCallsR\x05calls\"b\n" +
+	"\rProviderCalls\x12\x1f\n" +
+	"\vprovider_id\x18\x01 \x01(\tR\n" +
+	"providerId\x12\x16\n" +
+	"\x06errors\x18\x02 \x01(\x04R\x06errors\x12\x18\n" +
+	"\alatency\x18\x03 \x03(\x04R\alatency\"\xda\x01\n" +
+	"\n" +
+	"NodeVitals\x12$\n" +
+	"\x0ecpu_used_cores\x18\x01 \x01(\x01R\fcpuUsedCores\x12\x1b\n" +
+	"\tcpu_cores\x18\x02 \x01(\rR\bcpuCores\x12%\n" +
+	"\x0eresident_bytes\x18\x03 \x01(\x04R\rresidentBytes\x120\n" +
+	"\x06up_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05upFor\x12\x16\n" +
+	"\x06starts\x18\x05 \x01(\x04R\x06starts\x12\x18\n" +
+	"\acrashes\x18\x06 \x01(\x04R\acrashes\"\xd4\x03\n" +
 	"\bProvider\x12\x1f\n" +
 	"\vprovider_id\x18\x01 \x01(\tR\n" +
 	"providerId\x12#\n" +
@@ -1529,7 +1762,7 @@ func file_wasmatrix_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_wasmatrix_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_wasmatrix_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_wasmatrix_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_wasmatrix_v1_types_proto_goTypes = []any{
 	(InstanceStatus)(0),           // 0: wasmatrix.v1.InstanceStatus
 	(PolicyType)(0),               // 1: wasmatrix.v1.PolicyType
@@ -1545,47 +1778,53 @@ var file_wasmatrix_v1_types_proto_goTypes = []any{
 	(*Node)(nil),                  // 11: wasmatrix.v1.Node
 	(*NodeLimits)(nil),            // 12: wasmatrix.v1.NodeLimits
 	(*NodeLoad)(nil),              // 13: wasmatrix.v1.NodeLoad
-	(*Provider)(nil),              // 14: wasmatrix.v1.Provider
-	(*Fence)(nil),                 // 15: wasmatrix.v1.Fence
-	nil,                           // 16: wasmatrix.v1.InstanceSpec.EnvEntry
-	nil,                           // 17: wasmatrix.v1.InstanceSpec.ConstraintsEntry
-	nil,                           // 18: wasmatrix.v1.Event.DetailsEntry
-	nil,                           // 19: wasmatrix.v1.Node.LabelsEntry
-	nil,                           // 20: wasmatrix.v1.Provider.ConfigEntry
-	nil,                           // 21: wasmatrix.v1.Provider.ConstraintsEntry
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*ProviderCalls)(nil),         // 14: wasmatrix.v1.ProviderCalls
+	(*NodeVitals)(nil),            // 15: wasmatrix.v1.NodeVitals
+	(*Provider)(nil),              // 16: wasmatrix.v1.Provider
+	(*Fence)(nil),                 // 17: wasmatrix.v1.Fence
+	nil,                           // 18: wasmatrix.v1.InstanceSpec.EnvEntry
+	nil,                           // 19: wasmatrix.v1.InstanceSpec.ConstraintsEntry
+	nil,                           // 20: wasmatrix.v1.Event.DetailsEntry
+	nil,                           // 21: wasmatrix.v1.Node.LabelsEntry
+	nil,                           // 22: wasmatrix.v1.Provider.ConfigEntry
+	nil,                           // 23: wasmatrix.v1.Provider.ConstraintsEntry
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_wasmatrix_v1_types_proto_depIdxs = []int32{
 	1,  // 0: wasmatrix.v1.RestartPolicy.policy_type:type_name -> wasmatrix.v1.PolicyType
-	22, // 1: wasmatrix.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	16, // 2: wasmatrix.v1.InstanceSpec.env:type_name -> wasmatrix.v1.InstanceSpec.EnvEntry
+	24, // 1: wasmatrix.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	18, // 2: wasmatrix.v1.InstanceSpec.env:type_name -> wasmatrix.v1.InstanceSpec.EnvEntry
 	6,  // 3: wasmatrix.v1.InstanceSpec.restart_policy:type_name -> wasmatrix.v1.RestartPolicy
-	17, // 4: wasmatrix.v1.InstanceSpec.constraints:type_name -> wasmatrix.v1.InstanceSpec.ConstraintsEntry
+	19, // 4: wasmatrix.v1.InstanceSpec.constraints:type_name -> wasmatrix.v1.InstanceSpec.ConstraintsEntry
 	2,  // 5: wasmatrix.v1.InstanceSpec.on_partition:type_name -> wasmatrix.v1.OnPartition
 	8,  // 6: wasmatrix.v1.InstanceSpec.grants:type_name -> wasmatrix.v1.Grant
 	7,  // 7: wasmatrix.v1.Instance.spec:type_name -> wasmatrix.v1.InstanceSpec
 	0,  // 8: wasmatrix.v1.Instance.status:type_name -> wasmatrix.v1.InstanceStatus
 	3,  // 9: wasmatrix.v1.Instance.durability:type_name -> wasmatrix.v1.Durability
-	23, // 10: wasmatrix.v1.Instance.created_at:type_name -> google.protobuf.Timestamp
-	23, // 11: wasmatrix.v1.Instance.placed_at:type_name -> google.protobuf.Timestamp
-	23, // 12: wasmatrix.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	23, // 13: wasmatrix.v1.Instance.finished_at:type_name -> google.protobuf.Timestamp
-	23, // 14: wasmatrix.v1.Instance.restart_at:type_name -> google.protobuf.Timestamp
+	25, // 10: wasmatrix.v1.Instance.created_at:type_name -> google.protobuf.Timestamp
+	25, // 11: wasmatrix.v1.Instance.placed_at:type_name -> google.protobuf.Timestamp
+	25, // 12: wasmatrix.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	25, // 13: wasmatrix.v1.Instance.finished_at:type_name -> google.protobuf.Timestamp
+	25, // 14: wasmatrix.v1.Instance.restart_at:type_name -> google.protobuf.Timestamp
 	8,  // 15: wasmatrix.v1.Instance.grants:type_name -> wasmatrix.v1.Grant
-	23, // 16: wasmatrix.v1.Event.time:type_name -> google.protobuf.Timestamp
-	18, // 17: wasmatrix.v1.Event.details:type_name -> wasmatrix.v1.Event.DetailsEntry
-	19, // 18: wasmatrix.v1.Node.labels:type_name -> wasmatrix.v1.Node.LabelsEntry
+	25, // 16: wasmatrix.v1.Event.time:type_name -> google.protobuf.Timestamp
+	20, // 17: wasmatrix.v1.Event.details:type_name -> wasmatrix.v1.Event.DetailsEntry
+	21, // 18: wasmatrix.v1.Node.labels:type_name -> wasmatrix.v1.Node.LabelsEntry
 	12, // 19: wasmatrix.v1.Node.limits:type_name -> wasmatrix.v1.NodeLimits
 	4,  // 20: wasmatrix.v1.Node.state:type_name -> wasmatrix.v1.NodeState
-	20, // 21: wasmatrix.v1.Provider.config:type_name -> wasmatrix.v1.Provider.ConfigEntry
-	5,  // 22: wasmatrix.v1.Provider.state:type_name -> wasmatrix.v1.ProviderState
-	21, // 23: wasmatrix.v1.Provider.constraints:type_name -> wasmatrix.v1.Provider.ConstraintsEntry
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	24, // 21: wasmatrix.v1.NodeLoad.up_for:type_name -> google.protobuf.Duration
+	24, // 22: wasmatrix.v1.NodeLoad.cpu_time:type_name -> google.protobuf.Duration
+	14, // 23: wasmatrix.v1.NodeLoad.calls:type_name -> wasmatrix.v1.ProviderCalls
+	24, // 24: wasmatrix.v1.NodeVitals.up_for:type_name -> google.protobuf.Duration
+	22, // 25: wasmatrix.v1.Provider.config:type_name -> wasmatrix.v1.Provider.ConfigEntry
+	5,  // 26: wasmatrix.v1.Provider.state:type_name -> wasmatrix.v1.ProviderState
+	23, // 27: wasmatrix.v1.Provider.constraints:type_name -> wasmatrix.v1.Provider.ConstraintsEntry
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_types_proto_init() }
@@ -1600,7 +1839,7 @@ func file_wasmatrix_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_types_proto_rawDesc), len(file_wasmatrix_v1_types_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
