@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
@@ -47,6 +48,7 @@ type Agent struct {
 	voters  VoterFinder
 	metrics *metrics
 	calls   *calls
+	counts  counts
 
 	bootID      string
 	eventPrefix string
@@ -114,6 +116,7 @@ func New(cfg Config, engine *wasm.Engine, store *modulestore.Store, peers *rpc.P
 		live:        map[string]*instance{},
 		outputs:     map[string]*output{},
 		resumed:     make(chan struct{}),
+		counts:      counts{began: time.Now()},
 		retention:   retention{maxAge: cfg.KeepEnded, maxRecords: cfg.KeepRecords, maxLogs: cfg.KeepLogs},
 	}
 	a.life, a.end = context.WithCancelCause(context.Background())

@@ -38,6 +38,8 @@ type Config struct {
 	KeepModules time.Duration
 	// Providers carry out what guests ask for beyond computing. Default: none, and guests are told that there are none.
 	Providers Providers
+	// Process tells what the agent's process uses, for the reports to the voters. Default: they say nothing of it.
+	Process func() Process
 	// OnLeader, where set, is told when an order shows a newer leader than was known.
 	OnLeader func(nodeID, addr string, term uint64)
 	// Log is where the agent says what an operator should know. Default: nowhere.

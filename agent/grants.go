@@ -15,6 +15,7 @@ import (
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 	"github.com/wasmatrix/wasmatrix/tracing"
+	"github.com/wasmatrix/wasmatrix/vitals"
 )
 
 // Providers carry out what guests of this node ask for, and serve those of other nodes.
@@ -117,6 +118,7 @@ type calls struct {
 	latency  *prometheus.HistogramVec
 	denials  *prometheus.CounterVec
 	dropped  prometheus.Counter
+	counts   vitals.Calls
 	observed sync.Map // of callKey to prometheus.Observer: looking one up by its labels costs more than a call
 
 	mu     sync.Mutex // guards denied
@@ -165,13 +167,31 @@ func newCalls(a *Agent) *calls {
 }
 
 // Called implements [capability.Observer].
-func (c *calls) Called(providerType, operation string, status capability.Status, took time.Duration) {
+func (c *calls) Called(providerType, capabilityID, operation string, status capability.Status, took time.Duration) {
+	if reached(operation, status) {
+		c.counts.Add(capabilityID, took, failed(status))
+	}
 	key := callKey{providerType, operation, status}
 	o, ok := c.observed.Load(key)
 	if !ok {
 		o, _ = c.observed.LoadOrStore(key, c.latency.WithLabelValues(providerType, operation, status.String()))
 	}
 	o.(prometheus.Observer).Observe(took.Seconds())
+}
+
+// reached says whether a call was one to a provider: the guest had a grant for it. One that waits for a message asks no
+// provider.
+func reached(operation string, status capability.Status) bool {
+	switch status {
+	case capability.InvalidRequest, capability.UnknownGrant, capability.PermissionDenied:
+		return false
+	}
+	return operation != "receive" && operation != "unsubscribe"
+}
+
+// failed says whether a provider did not serve a call.
+func failed(status capability.Status) bool {
+	return status == capability.Unavailable || status == capability.Timeout || status == capability.Internal
 }
 
 // Dropped implements [capability.Observer].

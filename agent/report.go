@@ -27,8 +27,8 @@ type session struct {
 }
 
 // hello opens a stream.
-func (s *session) hello(seq uint64, l load) *pb.ReportStatusRequest {
-	return &pb.ReportStatusRequest{NodeId: s.nodeID, BootId: s.bootID, Seq: seq, Load: l.message()}
+func (s *session) hello(seq uint64, load *pb.NodeLoad) *pb.ReportStatusRequest {
+	return &pb.ReportStatusRequest{NodeId: s.nodeID, BootId: s.bootID, Seq: seq, Load: load}
 }
 
 // greeted takes the answer to the hello: what the voter has. An unknown boot is the same as nothing.
@@ -54,13 +54,13 @@ func (s *session) next(f *facts) []*pb.ReportStatusRequest {
 	for _, m := range msgs {
 		m.NodeId, m.BootId = s.nodeID, s.bootID
 	}
-	msgs[0].Load = f.load().message()
+	msgs[0].Load = f.load().message() // without what heartbeats tell of: there may be a thousand such messages a second
 	return msgs
 }
 
 // heartbeat says that nothing has changed since what the voter was told.
-func (s *session) heartbeat(l load) *pb.ReportStatusRequest {
-	return &pb.ReportStatusRequest{NodeId: s.nodeID, BootId: s.bootID, AfterSeq: s.told, Seq: s.told, Load: l.message()}
+func (s *session) heartbeat(load *pb.NodeLoad) *pb.ReportStatusRequest {
+	return &pb.ReportStatusRequest{NodeId: s.nodeID, BootId: s.bootID, AfterSeq: s.told, Seq: s.told, Load: load}
 }
 
 // acked takes an acknowledgement. An error means that voter and agent do not mean the same, and only

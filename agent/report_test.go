@@ -59,7 +59,7 @@ func exchange(t *rapid.T, f *facts, s *session, voter *replica, count *int, budg
 			queue = append(queue, s.next(f)...)
 		case "heartbeat":
 			if s.told > 0 { // the reporter sends none before the first report
-				queue = append(queue, s.heartbeat(f.load()))
+				queue = append(queue, s.heartbeat(f.load().message()))
 			}
 		case "apply":
 			if len(queue) > 0 {

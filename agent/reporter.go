@@ -13,12 +13,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/vitals"
 )
 
 const (
-	// heartbeatEvery is how often a voter hears of an agent at the least. Changes are told at once, and
+	// heartbeatEvery is how often a voter hears of an agent at the least, and how it fares. Changes are told at once, and
 	// a broken connection is noticed without it.
-	heartbeatEvery = 5 * time.Second
+	heartbeatEvery = vitals.Period
 	// ackTimeout is how long a voter may take to answer a hello, or to apply what it was sent. A full
 	// report of 10,000 instances takes it well below a second; after that the stream is given up.
 	ackTimeout = 10 * time.Second
@@ -165,7 +166,7 @@ func (s *reportStream) report(ctx context.Context) (greeted bool, err error) {
 	}
 	facts := s.agent.facts
 	sess := &session{nodeID: s.agent.cfg.NodeID, bootID: s.agent.bootID, most: maxReportRecords}
-	if err := s.send(stream, sess.hello(facts.position(), facts.load())); err != nil && !errors.Is(err, io.EOF) {
+	if err := s.send(stream, sess.hello(facts.position(), s.agent.vitals())); err != nil && !errors.Is(err, io.EOF) {
 		return false, causeOr(ctx, err)
 	}
 	ack, err := stream.Recv() // has the reason, if Send ended with EOF
@@ -216,7 +217,7 @@ func (s *reportStream) converse(ctx context.Context, stream reportClient, sess *
 			if !sess.waits { // else it runs already
 				patience.Reset(ackTimeout)
 			}
-			if err := s.send(stream, sess.heartbeat(facts.load())); err != nil {
+			if err := s.send(stream, sess.heartbeat(s.agent.vitals())); err != nil {
 				return in.reason(ctx, err)
 			}
 			if !sess.waits {

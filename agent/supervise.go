@@ -166,6 +166,7 @@ func (a *Agent) supervise(i *instance) {
 		rec := ended(i.rec.Load(), restarts, e, v)
 		if e.failed() {
 			a.metrics.crashes.Inc()
+			a.counts.crashes.Add(1)
 		}
 		if !v.restart {
 			a.finish(i, rec, a.event(endEvent(e), rec, e.details(rec, v)))
@@ -248,6 +249,7 @@ func (a *Agent) attempt(i *instance, module *wasm.Module, first bool, restarts u
 		return end{err: err, why: clip("instantiate: " + err.Error()), held: i.heldBy(ctx)}
 	}
 	rec := running(i.rec.Load(), restarts)
+	a.counts.starts.Add(1)
 	if first {
 		a.metrics.total.Observe(time.Since(rec.GetPlacedAt().AsTime()).Seconds())
 		a.publish(i, rec, a.event(eventStarted, rec, tracing.Details(i.order.cause, nil)))

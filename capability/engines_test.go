@@ -197,9 +197,9 @@ func (h *house) Messaging(Call) (Messaging, error) { return h.bus, nil }
 // counter is an observer that counts.
 type counter struct{ called, denied, dropped atomic.Int64 }
 
-func (c *counter) Called(string, string, Status, time.Duration) { c.called.Add(1) }
-func (c *counter) Denied(Caller, string, string, *Error)        { c.denied.Add(1) }
-func (c *counter) Dropped(Caller)                               { c.dropped.Add(1) }
+func (c *counter) Called(string, string, string, Status, time.Duration) { c.called.Add(1) }
+func (c *counter) Denied(Caller, string, string, *Error)                { c.denied.Add(1) }
+func (c *counter) Dropped(Caller)                                       { c.dropped.Add(1) }
 
 func statusOf(err error) Status {
 	if err == nil {

@@ -9,8 +9,8 @@ import (
 
 // Observer hears of calls. Its methods must not block.
 type Observer interface {
-	// Called tells how a call ended, and how long it took.
-	Called(providerType, operation string, status Status, took time.Duration)
+	// Called tells how a call ended, and how long it took. The capability's id is a guest's word, which may be of no provider.
+	Called(providerType, capabilityID, operation string, status Status, took time.Duration)
 	// Denied tells that a call was refused for want of a permission.
 	Denied(c Caller, capabilityID, operation string, err *Error)
 	// Dropped tells that a message was dropped, since the instance did not receive the ones before.
@@ -67,7 +67,7 @@ func (s *Session) observed(providerType, operation, capabilityID string, began t
 	if e != nil {
 		status = e.Status
 	}
-	s.observer.Called(providerType, operation, status, time.Since(began))
+	s.observer.Called(providerType, capabilityID, operation, status, time.Since(began))
 	if status == PermissionDenied || status == UnknownGrant {
 		s.observer.Denied(s.caller, capabilityID, operation, e)
 	}

@@ -148,7 +148,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	n.agent, err = agent.New(agent.Config{
 		Providers: n.providers,
 		NodeID:    id, NodeName: cfg.NodeName, JournalDir: filepath.Join(cfg.DataDir, "journal"), MaxInstances: cfg.MaxInstances, MaxMemory: cfg.MaxMemory,
-		OnLeader: n.cluster.SetLeaderHint, Log: log, Registerer: n.metrics,
+		Process: process, OnLeader: n.cluster.SetLeaderHint, Log: log, Registerer: n.metrics,
 	}, n.engine, n.store, n.peers, voters{n.cluster})
 	if err != nil {
 		return n, err

@@ -62,9 +62,9 @@ func (h here) elsewhere(e *entry) error {
 // quiet observes nothing: the guest's node has counted the call.
 type quiet struct{}
 
-func (quiet) Called(string, string, capability.Status, time.Duration)     {}
-func (quiet) Denied(capability.Caller, string, string, *capability.Error) {}
-func (quiet) Dropped(capability.Caller)                                   {}
+func (quiet) Called(string, string, string, capability.Status, time.Duration) {}
+func (quiet) Denied(capability.Caller, string, string, *capability.Error)     {}
+func (quiet) Dropped(capability.Caller)                                       {}
 
 // Invoke carries out a call of a guest on another node.
 func (h *Host) Invoke(ctx context.Context, req *pb.InvokeCapabilityRequest) (*pb.InvokeCapabilityResponse, error) {

@@ -61,7 +61,7 @@ func (e *engines) KV(capability.Call) (capability.KV, error)               { ret
 func (e *engines) HTTP(capability.Call) (capability.HTTP, error)           { return e, nil }
 func (e *engines) Messaging(capability.Call) (capability.Messaging, error) { return (*bus)(e), nil }
 
-func (e *engines) Called(string, string, capability.Status, time.Duration) {}
+func (e *engines) Called(string, string, string, capability.Status, time.Duration) {}
 
 func (e *engines) Denied(_ capability.Caller, id, operation string, _ *capability.Error) {
 	e.mu.Lock()

@@ -1,0 +1,38 @@
+package agent
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+)
+
+// Process is what the process of an agent uses.
+type Process struct {
+	CPU      time.Duration // the time of processors, so far
+	Resident uint64        // bytes in memory
+}
+
+// counts is what an agent counts from its start.
+type counts struct {
+	began           time.Time
+	starts, crashes atomic.Uint64
+}
+
+// vitals returns what the node carries and how it fares. It asks the operating system, so it is for reports that come every few
+// seconds, and not for those of each change.
+func (a *Agent) vitals() *pb.NodeLoad {
+	m := a.facts.load().message()
+	m.UpFor = durationpb.New(time.Since(a.counts.began))
+	m.CpuCores = uint32(runtime.GOMAXPROCS(0))
+	if a.cfg.Process != nil {
+		p := a.cfg.Process()
+		m.CpuTime, m.ResidentBytes = durationpb.New(p.CPU), p.Resident
+	}
+	m.Crashes, m.Starts = a.counts.crashes.Load(), a.counts.starts.Load()
+	m.Calls = a.calls.counts.Message()
+	return m
+}
