@@ -23,6 +23,7 @@ var moment = time.Date(2026, 3, 4, 5, 6, 7, 89_000_000, time.UTC)
 func TestShapesAreThoseOfTheContract(t *testing.T) {
 	failure := rpc.Errorf(rpc.InstanceNotFound, "no instance %q", "web").With("ref", "web")
 	failure.Time = moment
+	rates := &pb.CallRates{CallsPerSecond: 120.5, ErrorsPerSecond: 1, LatencyP50: durationpb.New(12 * time.Microsecond), LatencyP99: durationpb.New(3 * time.Millisecond)}
 	for name, shape := range map[string]any{
 		"instance": FromInstance(&pb.Instance{
 			InstanceId: "01930000-0000-7000-8000-000000000001",
@@ -42,10 +43,23 @@ func TestShapesAreThoseOfTheContract(t *testing.T) {
 		"member": FromMember(&pb.Member{
 			NodeId: "n-1", Name: "a", GossipAddr: "10.0.0.5:7400", RpcAddr: "10.0.0.5:7401", HttpAddr: "10.0.0.5:7402",
 			Role: "leader", State: "alive", Instances: 2, Labels: map[string]string{"disk": "ssd"}, Version: "v1", CommittedMemoryBytes: 128 << 20,
+			Limits: &pb.NodeLimits{MaxInstances: 10_000, MaxMemoryBytes: 8 << 30},
+			Vitals: &pb.NodeVitals{CpuUsedCores: 0.25, CpuCores: 2, ResidentBytes: 90 << 20, UpFor: durationpb.New(time.Minute), Starts: 5, Crashes: 1},
 		}),
 		"status": FromStatus(&pb.GetClusterStatusResponse{
 			ClusterId: "c-1", LeaderId: "n-1", LeaderName: "a", Term: 4, Voters: []string{"a", "b", "c"},
 			Members: map[string]uint32{"alive": 2, "draining": 1, "suspect": 1, "dead": 1}, Instances: map[string]uint32{"running": 5}, Version: "v1",
+		}),
+		"provider": FromProvider(&pb.ProviderStatus{
+			Provider: &pb.Provider{ProviderId: "kv", ProviderType: "kv", State: pb.ProviderState_PROVIDER_STATE_RUNNING, Config: map[string]string{"backend": "raft:"}},
+			Nodes:    []string{"a", "b"}, Calls: rates,
+		}),
+		"history": FromHistory(&pb.GetHistoryResponse{
+			Period: durationpb.New(5 * time.Second), Window: durationpb.New(15 * time.Minute), Since: timestamppb.New(moment),
+			Samples: []*pb.HistorySample{
+				{Time: timestamppb.New(moment), Span: durationpb.New(5 * time.Second), Instances: map[string]uint32{"running": 3}, StartsPerSecond: 0.2, Calls: rates},
+				{Time: timestamppb.New(moment), Span: durationpb.New(6 * time.Second)},
+			},
 		}),
 		"event": FromEvent(&pb.Event{
 			EventId: "n-1/1", Time: timestamppb.New(moment), Type: "instance.started", NodeId: "n-1", InstanceId: "i-1", Name: "web",

@@ -21,6 +21,11 @@ type Member struct {
 
 	// The sum of the memory limits of its instances.
 	CommittedMemoryBytes uint64 `json:"committed_memory_bytes"`
+	// What it takes on at the most.
+	MaxInstances   uint32 `json:"max_instances"`
+	MaxMemoryBytes uint64 `json:"max_memory_bytes"`
+	// Null where nothing was heard of that for a while.
+	Vitals *Vitals `json:"vitals"`
 }
 
 // FromMember returns the JSON shape of a member.
@@ -37,6 +42,9 @@ func FromMember(m *pb.Member) Member {
 		Labels:               notNil(m.GetLabels()),
 		Version:              m.GetVersion(),
 		CommittedMemoryBytes: m.GetCommittedMemoryBytes(),
+		MaxInstances:         m.GetLimits().GetMaxInstances(),
+		MaxMemoryBytes:       m.GetLimits().GetMaxMemoryBytes(),
+		Vitals:               fromVitals(m.GetVitals()),
 	}
 }
 

@@ -52,7 +52,7 @@ func TestAnyMemberReadsBackAsPrinted(t *testing.T) {
 			NodeId: rapid.String().Draw(t, "node_id"), Name: rapid.String().Draw(t, "name"), GossipAddr: rapid.String().Draw(t, "gossip"),
 			Role: rapid.SampledFrom([]string{"leader", "voter", "agent"}).Draw(t, "role"), Instances: rapid.Uint32().Draw(t, "instances"),
 			Labels: anyPairs(t, "labels"), CommittedMemoryBytes: rapid.Uint64().Draw(t, "committed"),
-		})))
+		})), "vitals")
 	})
 }
 

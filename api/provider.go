@@ -21,6 +21,8 @@ type Provider struct {
 	On map[string]string `json:"on"`
 	// What is wrong with it, by the name of the node that says so.
 	Failures map[string]string `json:"failures"`
+	// What guests of all nodes asked of it in the last minute.
+	Calls CallRates `json:"calls"`
 }
 
 // FromProvider returns the JSON shape of a provider.
@@ -38,6 +40,7 @@ func FromProvider(s *pb.ProviderStatus) Provider {
 		Config:       config,
 		On:           notNil(p.GetConstraints()),
 		Failures:     notNil(s.GetFailures()),
+		Calls:        fromCallRates(s.GetCalls()),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -21,7 +22,9 @@ func membersCommand() *cli.Command {
 		Usage:       "list the nodes",
 		ArgsUsage:   " ",
 		Description: "As the leader knows them; without a leader, as the node that is asked does.",
-		Flags:       clientFlags(),
+		Flags: clientFlags(
+			&cli.BoolFlag{Name: "load", Usage: "show what they carry of what they take on at the most, and what their processes use", DisableDefaultText: true, EnvVars: env("load")},
+		),
 		Action: asClient(func(ctx context.Context, c *client) error {
 			if _, err := exactly(c.Context); err != nil {
 				return err
@@ -33,6 +36,9 @@ func membersCommand() *cli.Command {
 			members := api.FromMembers(resp.GetMembers())
 			if c.json {
 				return printJSON(c.out(), members)
+			}
+			if c.Bool("load") {
+				return loadTable(c.out(), members)
 			}
 			return memberTable(c.out(), members)
 		}),
@@ -49,6 +55,28 @@ func memberTable(w io.Writer, members []api.Member) error {
 	return table(w, []column{
 		{heading: "NAME"}, {heading: "ROLE"}, {heading: "STATE", states: true}, {heading: "INSTANCES", spare: 1}, {heading: "GOSSIP", spare: 5},
 		{heading: "RPC"}, {heading: "HTTP", spare: 3}, {heading: "LABELS", least: 12, spare: 2}, {heading: "VERSION", least: 8, spare: 4},
+	}, rows)
+}
+
+func loadTable(w io.Writer, members []api.Member) error {
+	rows := make([][]string, 0, len(members))
+	for _, m := range members {
+		row := []string{
+			m.Name, m.Role, m.State, fmt.Sprintf("%d/%d", m.Instances, m.MaxInstances),
+			formatSize(m.CommittedMemoryBytes) + "/" + formatSize(m.MaxMemoryBytes), "", "", "", "", "", pairs(m.Labels),
+		}
+		if v := m.Vitals; v != nil {
+			up := time.Duration(v.UpSeconds * float64(time.Second))
+			copy(row[5:], []string{
+				fmt.Sprintf("%.2f/%d", v.CPUUsedCores, v.CPUCores), formatSize(v.ResidentBytes), fmt.Sprint(v.Starts), fmt.Sprint(v.Crashes), lasted(up),
+			})
+		}
+		rows = append(rows, row)
+	}
+	return table(w, []column{
+		{heading: "NAME"}, {heading: "ROLE", spare: 3}, {heading: "STATE", states: true}, {heading: "INSTANCES"}, {heading: "COMMITTED"},
+		{heading: "CPU"}, {heading: "RESIDENT"}, {heading: "STARTS", spare: 4}, {heading: "CRASHES", spare: 2}, {heading: "UP", spare: 5},
+		{heading: "LABELS", least: 12, spare: 1},
 	}, rows)
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
@@ -37,6 +38,31 @@ func formatSize(n uint64) string {
 		}
 	}
 	return strconv.FormatUint(n, 10) + "B"
+}
+
+// formatRate writes how often something happens in a second, to about three digits.
+func formatRate(perSecond float64) string {
+	digits := 2
+	switch {
+	case perSecond == 0 || perSecond >= 99.95:
+		digits = 0
+	case perSecond >= 9.995:
+		digits = 1
+	}
+	return strconv.FormatFloat(perSecond, 'f', digits, 64)
+}
+
+// formatSeconds writes a short time to two digits; nothing for none.
+func formatSeconds(seconds *float64) string {
+	if seconds == nil {
+		return ""
+	}
+	d := time.Duration(*seconds * float64(time.Second))
+	unit := time.Nanosecond
+	for d >= 100*unit {
+		unit *= 10
+	}
+	return d.Round(unit).String()
 }
 
 // parsePairs reads a list of K=V. A key that comes again replaces the earlier value.

@@ -15,7 +15,12 @@ func age(t *time.Time, now time.Time) string {
 	if t == nil {
 		return ""
 	}
-	d := max(now.Sub(*t), 0)
+	return lasted(now.Sub(*t))
+}
+
+// lasted writes how long something has lasted, in two units at most.
+func lasted(d time.Duration) string {
+	d = max(d, 0)
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", d/time.Second)

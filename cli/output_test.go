@@ -57,6 +57,12 @@ func sampleTables(now time.Time) map[string]func(io.Writer) error {
 	worker.LastError = "exit code 3\x1b[31m\nand then some more that is far too long to be shown in one line of a table"
 	wide := worker
 	wide.InstanceID, wide.Name, wide.Status = "01930000-0003-7000-8000-000000000003", "宽宽宽", "restarting"
+	p50, p99 := 0.0000123, 0.0345
+	kv := api.Provider{
+		ProviderID: "kv", ProviderType: "kv", Backend: "raft:", State: "running", Nodes: []string{"b", "host-5"}, Version: "v1",
+		Calls: api.CallRates{CallsPerSecond: 1234.5, ErrorsPerSecond: 0.25, LatencyP50Seconds: &p50, LatencyP99Seconds: &p99},
+	}
+	idle := api.Provider{ProviderID: "mail", ProviderType: "http", Backend: "direct:", State: "failing", Failures: map[string]string{"b": "no route to host"}}
 	return map[string]func(io.Writer) error{
 		"instances": func(w io.Writer) error { return instanceTable(w, []api.Instance{web, worker, wide}, now) },
 		"nothing":   func(w io.Writer) error { return instanceTable(w, nil, now) },
@@ -68,6 +74,17 @@ func sampleTables(now time.Time) map[string]func(io.Writer) error {
 				{Name: "b", Role: "agent", State: "draining", GossipAddr: "10.0.0.16:7400", RPCAddr: "10.0.0.16:7401", HTTPAddr: "10.0.0.16:7402", Version: "v1"},
 			})
 		},
+		"load": func(w io.Writer) error {
+			return loadTable(w, []api.Member{
+				{
+					Name: "host-5", Role: "leader", State: "alive", Instances: 12, MaxInstances: 10_000, CommittedMemoryBytes: 768 << 20, MaxMemoryBytes: 6 << 30,
+					Labels: map[string]string{"disk": "ssd"}, Vitals: &api.Vitals{CPUUsedCores: 0.034, CPUCores: 2, ResidentBytes: 90 << 20, UpSeconds: 90061, Starts: 40, Crashes: 3},
+				},
+				{Name: "b", Role: "agent", State: "dead", MaxInstances: 100, MaxMemoryBytes: 1 << 30},
+			})
+		},
+		"providers": func(w io.Writer) error { return providerTable(w, []api.Provider{kv, idle}) },
+		"provider":  func(w io.Writer) error { return providerFields(w, kv) },
 		"status": func(w io.Writer) error {
 			return statusFields(w, api.Status{
 				ClusterID: "c-1", Leader: api.Leader{NodeID: "5d4c", Name: "host-5"}, Term: 4, Recovering: true, MissingNodes: []string{"b"},

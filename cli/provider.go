@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -24,12 +25,13 @@ func providerCommand() *cli.Command {
 		ArgsUsage: "COMMAND",
 		Subcommands: []*cli.Command{
 			{
-				Name:        "ls",
-				Usage:       "list the providers",
-				ArgsUsage:   " ",
-				Description: "A fresh cluster has kv, http and messaging.",
-				Flags:       clientFlags(),
-				Action:      asClient(listProviders),
+				Name:      "ls",
+				Usage:     "list the providers",
+				ArgsUsage: " ",
+				Description: "A fresh cluster has kv, http and messaging. Calls, errors and latencies are those that guests of all nodes saw in\n" +
+					"the last minute.",
+				Flags:  clientFlags(),
+				Action: asClient(listProviders),
 			},
 			{
 				Name:      "inspect",
@@ -88,13 +90,22 @@ func listProviders(ctx context.Context, c *client) error {
 	if c.json {
 		return printJSON(c.out(), all)
 	}
+	return providerTable(c.out(), all)
+}
+
+func providerTable(w io.Writer, all []api.Provider) error {
 	rows := make([][]string, 0, len(all))
 	for _, p := range all {
-		rows = append(rows, []string{p.ProviderID, p.ProviderType, p.State, p.Backend, strings.Join(p.Nodes, ","), firstFailure(p)})
+		rows = append(rows, []string{
+			p.ProviderID, p.ProviderType, p.State, p.Backend, strings.Join(p.Nodes, ","),
+			formatRate(p.Calls.CallsPerSecond), formatRate(p.Calls.ErrorsPerSecond), formatSeconds(p.Calls.LatencyP50Seconds), formatSeconds(p.Calls.LatencyP99Seconds),
+			firstFailure(p),
+		})
 	}
-	return table(c.out(), []column{
+	return table(w, []column{
 		{heading: "ID"}, {heading: "TYPE", spare: 2}, {heading: "STATE", states: true}, {heading: "BACKEND", least: 16, spare: 3},
-		{heading: "NODES", least: 12, spare: 4}, {heading: "ERROR", least: 20, spare: 1},
+		{heading: "NODES", least: 12, spare: 4}, {heading: "CALLS/S", spare: 5}, {heading: "ERRORS/S", spare: 6}, {heading: "P50", spare: 8}, {heading: "P99", spare: 7},
+		{heading: "ERROR", least: 20, spare: 1},
 	}, rows)
 }
 
@@ -115,6 +126,21 @@ func inspectProvider(ctx context.Context, c *client) error {
 		return err
 	}
 	return c.printProvider(resp.GetProviders()[0])
+}
+
+// callWords and latencyWords tell of the last minute.
+func callWords(r api.CallRates) string {
+	if r.LatencyP50Seconds == nil {
+		return "none in the last minute"
+	}
+	return fmt.Sprintf("%s/s, %s errors/s in the last minute", formatRate(r.CallsPerSecond), formatRate(r.ErrorsPerSecond))
+}
+
+func latencyWords(r api.CallRates) string {
+	if r.LatencyP50Seconds == nil {
+		return ""
+	}
+	return fmt.Sprintf("half within %s, 99%% within %s", formatSeconds(r.LatencyP50Seconds), formatSeconds(r.LatencyP99Seconds))
 }
 
 func startProvider(ctx context.Context, c *client) error {
@@ -200,6 +226,8 @@ func providerFields(w io.Writer, p api.Provider) error {
 		{"on", pairs(p.On)},
 		{"nodes", strings.Join(p.Nodes, ", ")},
 		{"version", p.Version},
+		{"calls", callWords(p.Calls)},
+		{"latency", latencyWords(p.Calls)},
 	}
 	for _, node := range slices.Sorted(maps.Keys(p.Failures)) {
 		all = append(all, field{"error on " + node, p.Failures[node]})

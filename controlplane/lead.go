@@ -88,6 +88,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer func() { _ = g.Wait() }() // it returns nothing
 	g.Go(func() error { s.followEpochs(ctx); return nil })
 	g.Go(func() error { s.keepOrphans(ctx); return nil })
+	g.Go(func() error { s.keepBoard(ctx); return nil })
 	for {
 		changed := s.cluster.Changed()
 		now := s.cluster.Leadership()

@@ -264,7 +264,7 @@ func (s *Server) providerStatus(l *lead, p *pb.Provider) *pb.ProviderStatus {
 		shown.Config = map[string]string{}
 	}
 	shown.Config[capability.ConfigBackend] = capability.Redact(settings.Backend)
-	status := &pb.ProviderStatus{Provider: shown, Failures: map[string]string{}}
+	status := &pb.ProviderStatus{Provider: shown, Failures: map[string]string{}, Calls: s.board.provider(p.GetProviderId())}
 	if p.GetState() == pb.ProviderState_PROVIDER_STATE_STOPPED {
 		return status
 	}

@@ -24,6 +24,7 @@ func (s *Server) ReportStatus(stream pb.ControlPlaneService_ReportStatusServer) 
 	}
 	life := s.reporters.begin(nodeID)
 	defer s.reporters.end(nodeID)
+	s.board.hear(nodeID, bootID, hello.GetLoad())
 	known := s.view.position(nodeID)
 	if err := stream.Send(&pb.ReportStatusResponse{BootId: known.BootID, Seq: known.Seq}); err != nil {
 		return fmt.Errorf("answer the hello of node %s: %w", nodeID, err)
@@ -42,6 +43,7 @@ func (s *Server) ReportStatus(stream pb.ControlPlaneService_ReportStatusServer) 
 		if !s.reporters.hear(nodeID, life) {
 			return rpc.Errorf(rpc.CommunicationFailure, "node %s reports on a newer stream", nodeID)
 		}
+		s.board.hear(nodeID, bootID, m.GetLoad())
 		if m.GetFull() {
 			full, collecting = nil, true
 		}

@@ -99,6 +99,7 @@ type Server struct {
 	view      *view
 	events    *eventLog
 	reporters reporters
+	board     *board
 	metrics   *metrics
 
 	copying sync.Mutex // held while a voter's copy is compared with this node's and taken over; taken before view.mu
@@ -117,6 +118,7 @@ func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, local LocalA
 		local:   local,
 		view:    newView(cfg.NodeID),
 		events:  newEventLog(),
+		board:   newBoard(),
 		metrics: newMetrics(),
 	}
 	s.SetNodeLossGrace(s.cfg.NodeLossGrace)

@@ -27,7 +27,7 @@ const leaderCheck = 250 * time.Millisecond
 // all.
 var forwarded = []string{
 	"StartInstance", "StopInstance", "QueryInstance", "ListInstances", "AssignCapability", "RevokeCapability",
-	"RegisterNode", "RenewContact", "DrainNode", "WatchEvents", "GetClusterStatus",
+	"RegisterNode", "RenewContact", "DrainNode", "WatchEvents", "GetClusterStatus", "GetHistory",
 }
 
 // forwardedByHand are those of the operator's.
