@@ -83,7 +83,7 @@ func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
 	}
 	gauge("wasmatrix_node_agent_health", "1 while this node's agent works and its disk takes its journal, else 0.", func() float64 {
-		if a.healthy.Load() && (a.journal == nil || a.journal.Trouble() == nil) {
+		if a.healthy.Load() && (a.journal == nil || a.journal.Trouble() == nil && a.journal.Writing() < diskPatience) {
 			return 1
 		}
 		return 0

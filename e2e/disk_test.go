@@ -110,6 +110,8 @@ func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {
 		}
 		return nil
 	})
+	// To be asked for metrics takes no disk.
+	waitShown(t, first, map[string]float64{"wasmatrix_raft_log_hangs_total": 1, "wasmatrix_raft_is_leader": 0})
 	for _, n := range c.Nodes() { // the one whose disk hangs knows better than its Raft, too
 		for _, i := range n.Run("--name", "meanwhile-"+n.Name, "--timeout", "20s", actor(t), "--", "forever") {
 			instances[i.InstanceID] = i

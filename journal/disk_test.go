@@ -344,6 +344,9 @@ func TestHangingDiskHoldsUpNobodyButItsWaiters(t *testing.T) {
 	})
 	first := j.Put(record("a", 0, 1))
 	<-hanging
+	if j.Writing() <= 0 || j.Trouble() != nil {
+		t.Errorf("while the disk hangs the journal has written for %s, and its trouble is %v", j.Writing(), j.Trouble())
+	}
 	for n := range uint64(1000) { // what comes and goes is not remembered
 		j.Put(record("b", 0, n))
 		j.Put(record("c", 0, n))
@@ -369,4 +372,7 @@ func TestHangingDiskHoldsUpNobodyButItsWaiters(t *testing.T) {
 	}
 	close(answer)
 	wait(t, first)
+	for j.Writing() != 0 && t.Context().Err() == nil { // the rest is written
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -2,6 +2,8 @@ package journal
 
 import (
 	"errors"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -10,6 +12,7 @@ import (
 type metrics struct {
 	sync                  prometheus.Histogram
 	failures, compactions prometheus.Counter
+	began                 atomic.Int64 // when the write under way began, in nanoseconds since 1970; 0 where there is none
 }
 
 func newMetrics() *metrics {
@@ -23,6 +26,16 @@ func newMetrics() *metrics {
 		failures:    prometheus.NewCounter(prometheus.CounterOpts{Name: "wasmatrix_journal_failures_total", Help: "How often this node's disk did not take what its journal was to hold."}),
 		compactions: prometheus.NewCounter(prometheus.CounterOpts{Name: "wasmatrix_journal_compactions_total", Help: "How often the journal's file was replaced by one with only what is live."}),
 	}
+}
+
+// Writing returns for how long the write under way has taken; 0 where there is none. On a disk that hangs there is no
+// Trouble, as it has not failed.
+func (j *Journal) Writing() time.Duration {
+	began := j.metrics.began.Load()
+	if began == 0 {
+		return 0
+	}
+	return max(0, time.Since(time.Unix(0, began)))
 }
 
 func (j *Journal) registerMetrics() error {
@@ -48,6 +61,9 @@ func (j *Journal) registerMetrics() error {
 			}
 			return 0
 		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "wasmatrix_journal_writing_seconds", Help: "For how long the journal has waited for the disk with the write under way; 0 where there is none.",
+		}, func() float64 { return j.Writing().Seconds() }),
 	} {
 		errs = append(errs, j.cfg.Registerer.Register(c))
 	}

@@ -80,7 +80,9 @@ func (w *writer) commit(last bool) error {
 	if !ok {
 		return nil
 	}
+	w.journal.metrics.began.Store(time.Now().UnixNano())
 	err := w.put(b)
+	w.journal.metrics.began.Store(0)
 	w.journal.settle(b, w.size, err)
 	return err
 }
@@ -133,6 +135,9 @@ func (w *writer) outgrown(added, held int64) bool {
 
 // settle tells everybody how writing a batch ended.
 func (j *Journal) settle(b batch, size int64, err error) {
+	if err != nil {
+		j.metrics.failures.Inc()
+	}
 	j.mu.Lock()
 	before := j.trouble
 	if j.trouble = err; err == nil {
@@ -142,9 +147,6 @@ func (j *Journal) settle(b batch, size int64, err error) {
 		close(b.group.tried)
 	}
 	j.mu.Unlock()
-	if err != nil {
-		j.metrics.failures.Inc()
-	}
 	switch {
 	case err != nil && before == nil:
 		j.log.Error("records can't be brought to disk; they are kept in memory, and it is tried again", "err", err)

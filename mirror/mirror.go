@@ -46,6 +46,7 @@ type Mirror struct {
 	session *session // nil while there is none; of Run alone, as is term
 	term    uint64   // in which this node's metadata is known to hold what earlier leaders wrote
 	state   atomic.Int32
+	failed  prometheus.Counter // rounds
 }
 
 // What a mirror can be.
@@ -60,7 +61,10 @@ func New(cfg Config, c Cluster, metadata *raftfsm.FSM) (*Mirror, error) {
 	if err := cfg.Etcd.Check(); err != nil {
 		return nil, err
 	}
-	m := &Mirror{cfg: cfg, cluster: c, metadata: metadata}
+	m := &Mirror{cfg: cfg, cluster: c, metadata: metadata, failed: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "wasmatrix_etcd_mirror_failures_total",
+		Help: "How often this node, while it led, could not bring its copy in etcd up to date; it tries again.",
+	})}
 	if cfg.Registerer == nil {
 		return m, nil
 	}
@@ -73,7 +77,7 @@ func New(cfg Config, c Cluster, metadata *raftfsm.FSM) (*Mirror, error) {
 		}
 		return 0
 	}))
-	if err != nil {
+	if err = errors.Join(err, cfg.Registerer.Register(m.failed)); err != nil {
 		return nil, fmt.Errorf("register the metric of the mirror: %w", err)
 	}
 	return m, nil
@@ -89,6 +93,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 		leadership, metadata := m.cluster.Changed(), m.metadata.Changed()
 		next := lookEvery
 		if err := m.round(ctx); err != nil {
+			m.failed.Inc()
 			leadership, metadata, next = nil, nil, again.NextBackOff() // changes don't make etcd better
 		} else {
 			again.Reset()

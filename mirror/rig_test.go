@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wasmatrix/wasmatrix/cluster"
@@ -183,10 +184,13 @@ func (r *running) up() float64 {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if len(families) != 1 || families[0].GetName() != "wasmatrix_etcd_mirror_up" {
-		r.t.Fatalf("metrics %v", families)
+	for _, f := range families {
+		if f.GetName() == "wasmatrix_etcd_mirror_up" {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
 	}
-	return families[0].GetMetric()[0].GetGauge().GetValue()
+	r.t.Fatalf("metrics %v", families)
+	return 0
 }
 
 func (r *running) waitUp() {
@@ -197,7 +201,7 @@ func (r *running) waitUp() {
 // waitDown waits until it was tried in vain.
 func (r *running) waitDown() {
 	r.t.Helper()
-	eventually(r.t, "the mirror is down", func() bool { return r.mirror.state.Load() == down })
+	eventually(r.t, "the mirror is down", func() bool { return r.mirror.state.Load() == down && testutil.ToFloat64(r.mirror.failed) > 0 })
 	if r.up() != 0 {
 		r.t.Errorf("the metric is %v", r.up())
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -187,6 +188,19 @@ func TestMetricsOfAWholeNode(t *testing.T) {
 		}
 		for _, p := range problems {
 			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	})
+	t.Run("HoldWhatRulesAndDashboardAskOfGoAndTheProcess", func(t *testing.T) {
+		for _, file := range []string{"../deploy/prometheus/wasmatrix.rules.yml", "../deploy/grafana/wasmatrix.json"} {
+			asks, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range regexp.MustCompile(`\b(go|process)_[a-z_]+`).FindAllString(string(asks), -1) {
+				if families[name] == nil {
+					t.Errorf("%s asks for %s, which is not there", file, name)
+				}
+			}
 		}
 	})
 	t.Run("AreInTheReference", func(t *testing.T) {
