@@ -8,12 +8,13 @@ import (
 	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/vitals"
 )
 
 // metrics is what the agent counts. Gauges are read from memory when somebody asks, and never from the disk: one that hangs must
 // not hide what /metrics says of it.
 type metrics struct {
-	crashes, restarts                  prometheus.Counter
+	restarts                           prometheus.Counter
 	fetch, compile, instantiate, total prometheus.Observer
 	startFailures                      *prometheus.CounterVec // by error code
 
@@ -57,7 +58,6 @@ func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
 	})
 	all = append(all, start, failures, fetches, witness, a.calls.latency, a.calls.denials, a.calls.dropped)
 	m := &metrics{
-		crashes:        counter("wasmatrix_instance_crash_total", "How often instances of this node ended by a trap or with another exit code than 0."),
 		restarts:       counter("wasmatrix_instance_restart_total", "How often instances of this node were started again by their policy, or after the node's restart."),
 		fetch:          start.WithLabelValues("fetch"),
 		compile:        start.WithLabelValues("compile"),
@@ -93,7 +93,10 @@ func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
 	gauge("wasmatrix_memory_limit_bytes", "How much memory the instances of this node may have by their limits; 0 for no bound.", func() float64 { _, memory := a.limits(); return float64(memory) })
 	gauge("wasmatrix_module_store_modules", "Modules on this node's disk.", func() float64 { return float64(a.store.Usage().Modules) })
 	gauge("wasmatrix_module_store_bytes", "Size of the modules on this node's disk.", func() float64 { return float64(a.store.Usage().Bytes) })
-	all = append(all, newStatusCollector(a.facts), reportCollector{a.reports},
+	all = append(all, newStatusCollector(a.facts), reportCollector{a.reports}, callCollector{&a.calls.counts},
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "wasmatrix_instance_crash_total", Help: "How often instances of this node ended by a trap or with another exit code than 0.",
+		}, func() float64 { return float64(a.counts.crashes.Load()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "wasmatrix_events_total", Help: "Events of this node.",
 		}, func() float64 { recorded, _ := a.facts.eventCounts(); return float64(recorded) }),
@@ -185,4 +188,32 @@ func (c reportCollector) Collect(out chan<- prometheus.Metric) {
 	tell(reportStreamsDesc, float64(broken), "broken")
 	tell(reportLagDesc, float64(lag))
 	tell(reportSilenceDesc, silence.Seconds())
+}
+
+// callCollector tells what guests asked of each provider, from the counts that go with the reports.
+type callCollector struct{ counts *vitals.Calls }
+
+var _ prometheus.Collector = callCollector{}
+
+var (
+	callsDesc      = prometheus.NewDesc("wasmatrix_provider_call_seconds", "What calls of this node's guests to each provider took; of those that were allowed, and once there was one.", []string{"provider_id"}, nil)
+	callErrorsDesc = prometheus.NewDesc("wasmatrix_provider_call_errors_total", "Calls of this node's guests that a provider did not serve, or not in time.", []string{"provider_id"}, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (callCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- callsDesc
+	out <- callErrorsDesc
+}
+
+// Collect implements [prometheus.Collector].
+func (c callCollector) Collect(out chan<- prometheus.Metric) {
+	c.counts.Each(func(id string, counted vitals.Counted) {
+		buckets := make(map[float64]uint64, len(counted.AtMost))
+		for most, n := range counted.AtMost {
+			buckets[most.Seconds()] = n
+		}
+		out <- prometheus.MustNewConstHistogram(callsDesc, counted.Calls, counted.Took.Seconds(), buckets, id)
+		out <- prometheus.MustNewConstMetric(callErrorsDesc, prometheus.CounterValue, float64(counted.Errors), id)
+	})
 }

@@ -151,7 +151,7 @@ func (a *Agent) fail(i *instance, rules policy, retries uint32, e end) (uint32, 
 	rec := i.rec.Load()
 	v := rules.next(true, 0, retries, rand.Float64()) //nolint:gosec // jitter is no secret
 	rec = ended(rec, rec.GetRestarts(), e, v)
-	a.metrics.crashes.Inc()
+	a.counts.crashes.Add(1)
 	if !v.restart {
 		a.finish(i, rec, a.event(eventCrashed, rec, e.details(rec, v)))
 		return 0, false

@@ -165,7 +165,6 @@ func (a *Agent) supervise(i *instance) {
 		v := rules.next(e.failed(), e.ran, retries, rand.Float64()) //nolint:gosec // jitter is no secret
 		rec := ended(i.rec.Load(), restarts, e, v)
 		if e.failed() {
-			a.metrics.crashes.Inc()
 			a.counts.crashes.Add(1)
 		}
 		if !v.restart {

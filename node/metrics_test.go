@@ -105,7 +105,7 @@ func (n *testNode) settled() (text []byte, families map[string]*dto.MetricFamily
 	for {
 		text, families = n.scrape()
 		missing := slices.DeleteFunc([]string{
-			"wasmatrix_kv_replica_applied_index", "wasmatrix_messaging_clients", "wasmatrix_provider_up", "wasmatrix_cluster_nodes", "wasmatrix_http_requests_total",
+			"wasmatrix_kv_replica_applied_index", "wasmatrix_messaging_clients", "wasmatrix_provider_up", "wasmatrix_cluster_nodes", "wasmatrix_http_requests_total", "wasmatrix_provider_call_seconds",
 		}, func(name string) bool { return families[name] != nil })
 		if len(missing) == 0 {
 			return text, families
@@ -142,7 +142,7 @@ func (n *testNode) run(hash, name string, count int, args ...string) {
 	n.t.Helper()
 	req := &pb.StartInstanceRequest{Spec: &pb.InstanceSpec{
 		Name: name, ModuleHash: hash, Args: args, MemoryLimitBytes: 1 << 20, RestartPolicy: &pb.RestartPolicy{PolicyType: pb.PolicyType_POLICY_TYPE_NEVER},
-		Grants: []*pb.Grant{{CapabilityId: "kv", ProviderType: "kv", Permissions: []string{"kv:read"}}}, // for which keys are replicated
+		Grants: []*pb.Grant{{CapabilityId: "kv", ProviderType: "kv", Permissions: []string{"kv:read", "kv:write"}}}, // for which keys are replicated
 	}}
 	for range count {
 		req.InstanceIds = append(req.InstanceIds, uuid.Must(uuid.NewV7()).String())
@@ -157,6 +157,7 @@ func TestMetricsOfAWholeNode(t *testing.T) {
 	n := startNode(t)
 	hash := n.push(guest.Actor(t))
 	n.run(hash, "first", 1, "trap")
+	n.run(n.push(guest.C(t, filepath.Join("..", "examples", "counter", "c", "main.c"))), "counting", 1)
 	text, families := n.settled()
 
 	t.Run("HoldTheNamesOfTheContract", func(t *testing.T) {
@@ -240,8 +241,8 @@ func TestMetricsOfAWholeNode(t *testing.T) {
 		if got := families["wasmatrix_instance_crash_total"].GetMetric()[0].GetCounter().GetValue(); got < 151 {
 			t.Errorf("151 instances trapped, and %v crashes are counted", got)
 		}
-		if got := valueOf(families["wasmatrix_instances"], fact.StatusName(pb.InstanceStatus_INSTANCE_STATUS_RUNNING)); got != 0 {
-			t.Errorf("nothing runs any more, and %v are counted", got)
+		if got := valueOf(families["wasmatrix_instances"], fact.StatusName(pb.InstanceStatus_INSTANCE_STATUS_RUNNING)); got != 1 {
+			t.Errorf("one runs still, and %v are counted", got)
 		}
 	})
 }

@@ -23,6 +23,7 @@ type Calls struct {
 type calls struct {
 	errors  atomic.Uint64
 	latency [Buckets]atomic.Uint64
+	took    atomic.Int64 // all of them, in nanoseconds
 }
 
 // Add counts a call.
@@ -38,9 +39,37 @@ func (c *Calls) Add(providerID string, took time.Duration, failed bool) {
 	}
 	to := of.(*calls)
 	to.latency[bucket(took)].Add(1)
+	to.took.Add(int64(took))
 	if failed {
 		to.errors.Add(1)
 	}
+}
+
+// Counted is what was counted of one provider.
+type Counted struct {
+	Calls, Errors uint64
+	Took          time.Duration // all calls together
+	// AtMost is how many calls took at most so long, for a few durations, each four times the one before.
+	AtMost map[time.Duration]uint64
+}
+
+// boundEvery is how many buckets make one of [Counted]: two octaves.
+const boundEvery = 4
+
+// Each calls f with what was counted so far of each provider.
+func (c *Calls) Each(f func(providerID string, counted Counted)) {
+	c.of.Range(func(id, of any) bool {
+		to := of.(*calls)
+		counted := Counted{Errors: to.errors.Load(), Took: time.Duration(to.took.Load()), AtMost: map[time.Duration]uint64{}}
+		for b := range to.latency {
+			counted.Calls += to.latency[b].Load()
+			if end := b + 1; b%boundEvery == 0 && end < Buckets {
+				counted.AtMost[lower(end)] = counted.Calls
+			}
+		}
+		f(id.(string), counted)
+		return true
+	})
 }
 
 // Message returns what was counted so far, by provider.

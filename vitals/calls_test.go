@@ -50,6 +50,26 @@ func TestProvidersBeyondTheBoundAreNotCounted(t *testing.T) {
 	}
 }
 
+func TestCallsAreSummedUpForAFewDurations(t *testing.T) {
+	var c Calls
+	c.Add("kv", 3*time.Microsecond, false)
+	c.Add("kv", 5*time.Millisecond, true)
+	c.Add("kv", time.Minute, true)
+	c.Each(func(id string, got Counted) {
+		if id != "kv" || got.Calls != 3 || got.Errors != 2 || got.Took != time.Minute+5*time.Millisecond+3*time.Microsecond {
+			t.Errorf("%s: %+v", id, got)
+		}
+		for most, want := range map[time.Duration]uint64{time.Microsecond: 0, 4 * time.Microsecond: 1, 4096 * time.Microsecond: 1, 16384 * time.Microsecond: 2, 16777216 * time.Microsecond: 2} {
+			if n, ok := got.AtMost[most]; !ok || n != want {
+				t.Errorf("%d calls took at most %s (told: %t), want %d", n, most, ok, want)
+			}
+		}
+		if len(got.AtMost) != 13 {
+			t.Errorf("they are told for %d durations", len(got.AtMost))
+		}
+	})
+}
+
 func BenchmarkAdd(b *testing.B) {
 	var c Calls
 	for b.Loop() {
