@@ -28,7 +28,7 @@ SIM_SEED  ?= 0
 SIM_FLAGS ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e chaos sim package demo bench fuzz clean
+.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e chaos sim man package demo bench fuzz clean
 
 help: ## show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ chaos: setup ## break a real cluster at random for CHAOS_ROUNDS rounds and look 
 
 sim: ## run SIM_RUNS random schedules of simulated clusters, hundreds a minute, and look for the same
 	go test -timeout 0 -count=1 -v -run 'ManySchedules' ./internal/sim -sim.runs $(SIM_RUNS) -sim.seed $(SIM_SEED) $(SIM_FLAGS)
+
+man: build ## write the manual pages to bin/man
+	rm -rf bin/man && bin/wasmatrix man --dir bin/man
 
 # What a release builds for: linux-amd64, or all.
 PLATFORMS ?= linux-amd64

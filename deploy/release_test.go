@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -24,12 +25,17 @@ func TestInstallScriptInstallsWhatItSaysAndNothingElse(t *testing.T) {
 	}
 	want := []string{
 		"etc/systemd/system/wasmatrix.service",
-		"etc/wasmatrix/wasmatrix.env",
+		"etc/wasmatrix/wasmatrix.yaml",
 		"usr/local/bin/wasmatrix",
+		"usr/local/share/bash-completion/completions/wasmatrix",
 		"usr/local/share/doc/wasmatrix/CHANGELOG.md",
 		"usr/local/share/doc/wasmatrix/LICENSE",
 		"usr/local/share/doc/wasmatrix/README.md",
+		"usr/local/share/fish/vendor_completions.d/wasmatrix.fish",
+		"usr/local/share/man/man1/wasmatrix-*.1",
+		"usr/local/share/man/man1/wasmatrix.1",
 		"usr/local/share/wasmatrix/installed",
+		"usr/local/share/zsh/site-functions/_wasmatrix",
 	}
 	if got := tree(t, root); !slices.Equal(got, want) {
 		t.Errorf("there are now\n%s", strings.Join(got, "\n"))
@@ -40,7 +46,7 @@ func TestInstallScriptInstallsWhatItSaysAndNothingElse(t *testing.T) {
 	runs(t, filepath.Join(root, "usr/local/bin/wasmatrix"))
 
 	// An upgrade keeps what the operator wrote, and takes away what the new version no longer has.
-	write(t, filepath.Join(root, "etc/wasmatrix/wasmatrix.env"), "WASMATRIX_VOTERS=5\n")
+	write(t, filepath.Join(root, "etc/wasmatrix/wasmatrix.yaml"), "voters: 5\n")
 	manifest := filepath.Join(root, "usr/local/share/wasmatrix/installed")
 	write(t, manifest, read(t, manifest)+"/usr/local/share/doc/wasmatrix/OLD\n")
 	write(t, filepath.Join(root, "usr/local/share/doc/wasmatrix/OLD"), "of the version before")
@@ -49,15 +55,15 @@ func TestInstallScriptInstallsWhatItSaysAndNothingElse(t *testing.T) {
 	if got := tree(t, root); !slices.Equal(got, want) {
 		t.Errorf("after an upgrade there are\n%s", strings.Join(got, "\n"))
 	}
-	if env := read(t, filepath.Join(root, "etc/wasmatrix/wasmatrix.env")); env != "WASMATRIX_VOTERS=5\n" {
-		t.Errorf("after an upgrade the configuration is %q", env)
+	if config := read(t, filepath.Join(root, "etc/wasmatrix/wasmatrix.yaml")); config != "voters: 5\n" {
+		t.Errorf("after an upgrade the configuration is %q", config)
 	}
 	if os.SameFile(before, fileID(t, filepath.Join(root, "usr/local/bin/wasmatrix"))) {
 		t.Error("the binary of the version before was written over, while a node may run it")
 	}
 
 	install(t, root, "--uninstall")
-	if got := tree(t, root); !slices.Equal(got, []string{"etc/wasmatrix/wasmatrix.env"}) {
+	if got := tree(t, root); !slices.Equal(got, []string{"etc/wasmatrix/wasmatrix.yaml"}) {
 		t.Errorf("after an uninstallation there are\n%s", strings.Join(got, "\n"))
 	}
 }
@@ -141,34 +147,56 @@ func TestDebianPackageInstallsUpgradesAndKeepsDataUntilPurged(t *testing.T) {
 		t.Errorf("it does not say what to do next:\n%s", said)
 	}
 	want := []string{
-		"etc/wasmatrix/wasmatrix.env",
+		"etc/wasmatrix/wasmatrix.yaml",
 		"usr/bin/wasmatrix",
 		"usr/lib/systemd/system/wasmatrix.service",
+		"usr/share/bash-completion/completions/wasmatrix",
 		"usr/share/doc/wasmatrix/CHANGELOG.md",
 		"usr/share/doc/wasmatrix/copyright",
+		"usr/share/fish/vendor_completions.d/wasmatrix.fish",
+		"usr/share/man/man1/wasmatrix-*.1",
+		"usr/share/man/man1/wasmatrix.1",
+		"usr/share/zsh/vendor-completions/_wasmatrix",
 	}
 	if got := installed(); !slices.Equal(got, want) {
 		t.Errorf("there are now\n%s", strings.Join(got, "\n"))
 	}
 	runs(t, filepath.Join(root, "usr/bin/wasmatrix"))
 
-	env := filepath.Join(root, "etc/wasmatrix/wasmatrix.env")
-	write(t, env, "WASMATRIX_VOTERS=5\n")
+	config := filepath.Join(root, "etc/wasmatrix/wasmatrix.yaml")
+	write(t, config, "voters: 5\n")
 	data := filepath.Join(root, "var/lib/private/wasmatrix/node-id")
 	write(t, data, "who I am")
 	if said := do("--install", deb); strings.Contains(said, "enable") {
 		t.Errorf("an upgrade tells how to begin:\n%s", said)
 	}
-	if got := read(t, env); got != "WASMATRIX_VOTERS=5\n" {
+	if got := read(t, config); got != "voters: 5\n" {
 		t.Errorf("after an upgrade the configuration is %q", got)
 	}
 	do("--remove", "wasmatrix")
-	if got := installed(); !slices.Equal(got, []string{"etc/wasmatrix/wasmatrix.env", "var/lib/private/wasmatrix/node-id"}) {
+	if got := installed(); !slices.Equal(got, []string{"etc/wasmatrix/wasmatrix.yaml", "var/lib/private/wasmatrix/node-id"}) {
 		t.Errorf("after its removal there are\n%s", strings.Join(got, "\n"))
 	}
 	do("--purge", "wasmatrix")
 	if got := installed(); len(got) > 0 {
 		t.Errorf("after a purge there are\n%s", strings.Join(got, "\n"))
+	}
+}
+
+func TestConfigurationsThatAreDeployedAreRight(t *testing.T) {
+	archive := released(t, "wasmatrix_*_linux_amd64.tar.gz")
+	binary := filepath.Join(t.TempDir(), "wasmatrix")
+	unpack(t, archive, binary)
+	var data struct {
+		WriteFiles []struct{ Content string } `yaml:"write_files"`
+	}
+	parseYAML(t, "cloud-init/user-data.yaml", &data)
+	fromCloudInit := filepath.Join(t.TempDir(), "wasmatrix.yaml")
+	write(t, fromCloudInit, data.WriteFiles[0].Content)
+	for _, file := range []string{"wasmatrix.yaml", fromCloudInit} {
+		if said, err := exec.Command(binary, "agent", "--config", file, "--advertise", "10.0.0.7", "--check-config").CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", file, err, said)
+		}
 	}
 }
 
@@ -222,7 +250,10 @@ func runs(t *testing.T, binary string) {
 	}
 }
 
-// tree returns the files below a directory.
+// page is the manual page of one command: there is one for each.
+var page = regexp.MustCompile(`/man1/wasmatrix-[a-z]+\.1$`)
+
+// tree returns the files below a directory; the manual pages of commands are one entry.
 func tree(t *testing.T, root string) []string {
 	t.Helper()
 	all := []string{}
@@ -230,14 +261,14 @@ func tree(t *testing.T, root string) []string {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		path, err = filepath.Rel(root, path)
+		path, err = filepath.Rel(root, page.ReplaceAllString(path, "/man1/wasmatrix-*.1"))
 		all = append(all, path)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return all
+	return slices.Compact(all)
 }
 
 func fileID(t *testing.T, path string) os.FileInfo {

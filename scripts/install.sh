@@ -14,7 +14,7 @@ SOURCE is one of
   DIR                                   an unpacked archive
 
   --prefix DIR       install below DIR; /usr/local where nothing is said
-  --systemd          the unit, too, and /etc/wasmatrix/wasmatrix.env where there is none; nothing is enabled or started
+  --systemd          the unit, too, and /etc/wasmatrix/wasmatrix.yaml where there is none; nothing is enabled or started
   --checksums FILE   look the archive's checksum up there
   --from URL         download versions from below URL
   --uninstall        remove what was installed; configuration and data stay
@@ -187,12 +187,12 @@ if [ "$systemd" = no ] && [ -f "$root$manifest" ] && grep -qx "$unit" "$root$man
 	systemd=yes # an upgrade keeps what was asked for
 fi
 if [ "$systemd" = yes ]; then
-	sed "s|^ExecStart=/usr/bin/wasmatrix|ExecStart=$prefix/bin/wasmatrix|" "$content/deploy/systemd/wasmatrix.service" >"$work/wasmatrix.service"
+	sed "s|=/usr/bin/wasmatrix|=$prefix/bin/wasmatrix|" "$content/deploy/systemd/wasmatrix.service" >"$work/wasmatrix.service"
 	put "$work/wasmatrix.service" 644 "$unit"
-	if [ ! -e "$root/etc/wasmatrix/wasmatrix.env" ]; then
-		put "$content/deploy/package/wasmatrix.env" 644 /etc/wasmatrix/wasmatrix.env
+	if [ ! -e "$root/etc/wasmatrix/wasmatrix.yaml" ]; then
+		put "$content/deploy/wasmatrix.yaml" 644 /etc/wasmatrix/wasmatrix.yaml
 		# It is the operator's from now on.
-		grep -vx /etc/wasmatrix/wasmatrix.env "$work/installed" >"$work/kept"
+		grep -vx /etc/wasmatrix/wasmatrix.yaml "$work/installed" >"$work/kept"
 		mv "$work/kept" "$work/installed"
 	fi
 	if has_systemd; then systemctl daemon-reload; fi
@@ -211,6 +211,6 @@ if [ "$systemd" = yes ]; then
 	if has_systemd && systemctl --quiet is-active wasmatrix.service; then
 		echo 'the node here still runs the version before; when its turn comes: systemctl restart wasmatrix'
 	else
-		echo 'tell the node about its cluster in /etc/wasmatrix/wasmatrix.env, then: systemctl enable --now wasmatrix'
+		echo 'tell the node about its cluster in /etc/wasmatrix/wasmatrix.yaml, then: systemctl enable --now wasmatrix'
 	fi
 fi

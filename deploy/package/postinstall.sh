@@ -14,5 +14,5 @@ fi
 
 # Debian says which version was configured before, rpm how many there are now.
 if { [ "$1" = configure ] && [ -z "$2" ]; } || [ "$1" = 1 ]; then
-	echo 'wasmatrix: tell the node about its cluster in /etc/wasmatrix/wasmatrix.env, then: systemctl enable --now wasmatrix'
+	echo 'wasmatrix: tell the node about its cluster in /etc/wasmatrix/wasmatrix.yaml, then: systemctl enable --now wasmatrix'
 fi
