@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"context"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -18,6 +19,7 @@ const (
 	InstanceID   = attribute.Key("wasmatrix.instance.id")
 	InstanceName = attribute.Key("wasmatrix.instance.name")
 	ModuleHash   = attribute.Key("wasmatrix.module.hash")
+	PlacedOn     = attribute.Key("wasmatrix.placed_on")
 	CapabilityID = attribute.Key("wasmatrix.capability.id")
 	Correlation  = attribute.Key("wasmatrix.correlation_id")
 	// ErrorCode is the contract's, or a capability's status.
@@ -67,7 +69,7 @@ func Fail(ctx context.Context, code, words string) { fail(trace.SpanFromContext(
 
 func fail(span trace.Span, code, words string) {
 	if span.IsRecording() {
-		span.SetStatus(codes.Error, words)
+		span.SetStatus(codes.Error, strings.ToValidUTF8(words, "\uFFFD")) // they may be a guest's, and OTLP takes nothing else
 		span.SetAttributes(ErrorCode.String(code))
 	}
 }
