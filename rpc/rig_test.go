@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -249,13 +250,18 @@ func (n *testNode) ListMembers(context.Context, *pb.ListMembersRequest) (*pb.Lis
 // startNodes starts three nodes; the first leads.
 func startNodes(t testing.TB) [3]*testNode {
 	t.Helper()
+	return startNodesWith(t, nil)
+}
+
+func startNodesWith(t testing.TB, tracer trace.Tracer) [3]*testNode {
+	t.Helper()
 	var nodes [3]*testNode
 	for i := range nodes {
 		p := startPort(t)
 		peers := NewPeers()
 		t.Cleanup(func() { _ = peers.Close() })
 		n := &testNode{name: fmt.Sprintf("n%d", i), addr: p.Addr().String()}
-		n.server = NewServer(ServerConfig{Leader: n, Peers: peers})
+		n.server = NewServer(ServerConfig{Leader: n, Peers: peers, Tracer: tracer})
 		pb.RegisterControlPlaneServiceServer(n.server, n)
 		serve(t, p, n.server)
 		n.client = pb.NewControlPlaneServiceClient(dial(t, n.addr))

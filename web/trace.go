@@ -20,7 +20,7 @@ func (s *Server) traced(ctx context.Context, r *http.Request) (context.Context, 
 	if r.URL.Path != "/" && !strings.HasPrefix(r.URL.Path, "/v1/") {
 		return ctx, noop.Span{}
 	}
-	return tracing.Begin(ctx, s.cfg.Tracer, r.Method+" "+r.URL.Path, trace.SpanKindServer, attribute.String("http.request.method", r.Method))
+	return tracing.Begin(ctx, s.cfg.Tracer, r.Method, trace.SpanKindServer, attribute.String("http.request.method", r.Method))
 }
 
 // served ends the span of a request, under the name that all requests of its kind share.
