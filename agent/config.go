@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Config says who the agent is and what it takes on. A zero field gets its default.
@@ -44,6 +45,8 @@ type Config struct {
 	OnLeader func(nodeID, addr string, term uint64)
 	// Log is where the agent says what an operator should know. Default: nowhere.
 	Log *slog.Logger
+	// Tracer begins a trace with each call of a guest. Default: none does.
+	Tracer trace.Tracer
 	// Registerer takes the agent's metrics. Default: nobody does.
 	Registerer prometheus.Registerer
 }

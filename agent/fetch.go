@@ -13,6 +13,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/modulestore"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 const (
@@ -50,11 +51,18 @@ func newFetcher(a *Agent) *fetcher {
 
 // fetch returns once the module is in the store: at once, if it is there.
 func (f *fetcher) fetch(ctx context.Context, hash modulestore.Hash, sources []*pb.ModuleSource) error {
+	if _, ok := f.agent.store.Has(hash); ok {
+		return nil
+	}
+	return spanned(ctx, "fetch module", func(ctx context.Context) error { return f.await(ctx, hash, sources) })
+}
+
+func (f *fetcher) await(ctx context.Context, hash modulestore.Hash, sources []*pb.ModuleSource) error {
 	for {
 		if _, ok := f.agent.store.Has(hash); ok {
 			return nil
 		}
-		fl, joined := f.join(hash, sources)
+		fl, joined := f.join(ctx, hash, sources)
 		if !joined { // it is ending because nobody waited for it
 			select {
 			case <-fl.done:
@@ -74,12 +82,12 @@ func (f *fetcher) fetch(ctx context.Context, hash modulestore.Hash, sources []*p
 	}
 }
 
-func (f *fetcher) join(hash modulestore.Hash, sources []*pb.ModuleSource) (fl *flight, joined bool) {
+func (f *fetcher) join(request context.Context, hash modulestore.Hash, sources []*pb.ModuleSource) (fl *flight, joined bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fl = f.flights[hash]
 	if fl == nil {
-		ctx, cancel := context.WithCancel(f.agent.life)
+		ctx, cancel := context.WithCancel(tracing.Follow(f.agent.life, request))
 		fl = &flight{hash: hash, cancel: cancel, done: make(chan struct{})}
 		f.flights[hash] = fl
 		f.agent.work.Add(1) // the caller is a supervisor and counted, so this is not from nothing

@@ -57,12 +57,12 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 		resp.Instances = append(resp.Instances, rec)
 	}
 	resp.BootId, resp.Seq = a.bootID, a.facts.position()
-	if err := a.kept(ctx, accepted); err != nil {
+	if err := spanned(ctx, "journal", func(ctx context.Context) error { return a.kept(ctx, accepted) }); err != nil {
 		a.giveUp(admitted)
 		return nil, err
 	}
 	if len(resp.Instances) > 0 {
-		if err := a.witnessed(ctx, req.GetFence()); err != nil {
+		if err := spanned(ctx, "witness", func(ctx context.Context) error { return a.witnessed(ctx, req.GetFence()) }); err != nil {
 			return nil, err
 		}
 		resp.Term = a.voters.Term() // after that: who is elected later has asked this voter later
@@ -72,6 +72,14 @@ func (a *Agent) startInstances(ctx context.Context, req *pb.NodeAgentServiceStar
 			"failed", len(resp.Failures), "total", len(admitted), "err", resp.Failures[0].GetMessage())
 	}
 	return resp, nil
+}
+
+// spanned does a part of the work of a request.
+func spanned(ctx context.Context, name string, do func(context.Context) error) error {
+	ctx, span := tracing.Start(ctx, name)
+	err := do(ctx)
+	rpc.EndSpan(span, err)
+	return err
 }
 
 // giveUp ends what an order started that can't be kept: nobody was told that it runs, unless it was vouched for since.
@@ -158,6 +166,8 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 		return admission{failure: failure}
 	}
 	i := newInstance(a.life, a.acceptLocked(spec, so), o, newOutput(&a.logLimits))
+	i.starting, _ = tracing.Start(o.cause, "start instance", // which leaveStarting ends
+		tracing.InstanceID.String(id), tracing.InstanceName.String(spec.GetName()), tracing.ModuleHash.String(string(o.hash)))
 	a.contact.ordered(i)
 	if before != nil {
 		before.stop(stoppedBy(o.cause))

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/wasmatrix/wasmatrix/capability"
 	"github.com/wasmatrix/wasmatrix/fact"
 	"github.com/wasmatrix/wasmatrix/modulestore"
@@ -63,9 +65,11 @@ type instance struct {
 	id         string
 	generation uint64
 	order      *order
-	before     *instance // the generation that this one replaces, until that has ended
-	out        *output
-	rec        latest
+	// starting has the ids of the request that started it, and the span of this start; of nothing, once it has started.
+	starting context.Context //nolint:containedctx // a goroutine of its own goes on with it
+	before   *instance       // the generation that this one replaces, until that has ended
+	out      *output
+	rec      latest
 
 	ctx  context.Context // ends when the instance is to end
 	stop context.CancelCauseFunc
@@ -93,6 +97,7 @@ func newInstance(life context.Context, rec *pb.Instance, o *order, out *output) 
 		id:         rec.GetInstanceId(),
 		generation: rec.GetGeneration(),
 		order:      o,
+		starting:   context.Background(),
 		out:        out,
 		left:       make(chan struct{}),
 		done:       make(chan struct{}),
@@ -198,7 +203,7 @@ func (a *Agent) putOnHold(i *instance, e end) bool {
 
 // prepare gets hold of the instance's module, compiled.
 func (a *Agent) prepare(i *instance) (*wasm.Module, error) {
-	ctx, cancel := context.WithTimeoutCause(i.ctx, a.cfg.StartTimeout, errSlowStart)
+	ctx, cancel := context.WithTimeoutCause(tracing.Follow(i.ctx, i.starting), a.cfg.StartTimeout, errSlowStart)
 	defer cancel()
 	if refused := i.order.refused.Load(); refused != nil {
 		return nil, refused
@@ -222,9 +227,11 @@ func (a *Agent) load(ctx context.Context, o *order) (*wasm.Module, error) {
 		return nil, err
 	}
 	fetched := time.Now()
+	ctx, span := tracing.Start(ctx, "compile")
 	module, err := a.engine.Compile(ctx, string(o.hash), func(context.Context) ([]byte, error) {
 		return a.store.Read(o.hash)
 	})
+	rpc.EndSpan(span, err)
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +259,7 @@ func (a *Agent) attempt(i *instance, module *wasm.Module, first bool, restarts u
 	if first {
 		a.metrics.total.Observe(time.Since(rec.GetPlacedAt().AsTime()).Seconds())
 		a.publish(i, rec, a.event(eventStarted, rec, tracing.Details(i.order.cause, nil)))
-		close(i.left)
+		i.leaveStarting()
 	} else {
 		a.metrics.restarts.Inc()
 		a.publish(i, rec, a.event(eventRestarted, rec, map[string]string{"restarts": strconv.FormatUint(uint64(restarts), 10)}))
@@ -292,7 +299,7 @@ func (i *instance) heldBy(ctx context.Context) error {
 }
 
 // instantiate makes a guest, when it is its turn: a few at once, however many start.
-func (a *Agent) instantiate(ctx context.Context, i *instance, module *wasm.Module, session *capability.Session) (*wasm.Instance, error) {
+func (a *Agent) instantiate(ctx context.Context, i *instance, module *wasm.Module, session *capability.Session) (guest *wasm.Instance, err error) {
 	select {
 	case a.turns <- struct{}{}:
 	case <-ctx.Done():
@@ -302,11 +309,13 @@ func (a *Agent) instantiate(ctx context.Context, i *instance, module *wasm.Modul
 	if refused := i.order.refused.Load(); refused != nil {
 		return nil, refused
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, instantiateTimeout, errSlowInstantiation)
+	ctx, cancel := context.WithTimeoutCause(tracing.Follow(ctx, i.starting), instantiateTimeout, errSlowInstantiation)
 	defer cancel()
+	ctx, span := tracing.Start(ctx, "instantiate")
+	defer func() { rpc.EndSpan(span, err) }()
 	began := time.Now()
 	spec := i.rec.Load().GetSpec()
-	guest, err := a.engine.Instantiate(ctx, module, wasm.Spec{
+	guest, err = a.engine.Instantiate(ctx, module, wasm.Spec{
 		Name:        i.id,
 		Args:        append([]string{spec.GetName()}, spec.GetArgs()...),
 		Env:         spec.GetEnv(),
@@ -409,10 +418,20 @@ func (i *instance) closeAll() {
 	select {
 	case <-i.left:
 	default:
-		close(i.left)
+		i.leaveStarting()
 	}
 	i.out.close()
 	close(i.done)
+}
+
+// leaveStarting lets those go on who wait for the instance to start.
+func (i *instance) leaveStarting() {
+	if i.failure != nil {
+		tracing.Fail(i.starting, string(i.failure.Code), i.failure.Message)
+	}
+	trace.SpanFromContext(i.starting).End()
+	i.starting = context.Background()
+	close(i.left)
 }
 
 // endEvent is the event of an instance that ended by itself.

@@ -43,7 +43,7 @@ func TestOnlyWhatReachedAProviderCountsAsACall(t *testing.T) {
 		{"made-up", "subscribe", capability.InvalidRequest},
 		{"messaging", "receive", capability.Timeout}, // none came
 	} {
-		a.calls.Called(capability.TypeKV, call.id, call.operation, call.status, time.Microsecond)
+		a.calls.Called(t.Context(), capability.TypeKV, call.id, call.operation, call.status, time.Microsecond)
 	}
 	all := a.vitals().GetCalls()
 	if len(all) != 1 || all[0].GetProviderId() != "kv" || all[0].GetErrors() != 2 || len(all[0].GetLatency()) != 2 || all[0].GetLatency()[1] != 4 {

@@ -197,9 +197,13 @@ func (h *house) Messaging(Call) (Messaging, error) { return h.bus, nil }
 // counter is an observer that counts.
 type counter struct{ called, denied, dropped atomic.Int64 }
 
-func (c *counter) Called(string, string, string, Status, time.Duration) { c.called.Add(1) }
-func (c *counter) Denied(Caller, string, string, *Error)                { c.denied.Add(1) }
-func (c *counter) Dropped(Caller)                                       { c.dropped.Add(1) }
+func (c *counter) Calling(ctx context.Context, _, _ string) context.Context { return ctx }
+
+func (c *counter) Called(context.Context, string, string, string, Status, time.Duration) {
+	c.called.Add(1)
+}
+func (c *counter) Denied(Caller, string, string, *Error) { c.denied.Add(1) }
+func (c *counter) Dropped(Caller)                        { c.dropped.Add(1) }
 
 func statusOf(err error) Status {
 	if err == nil {

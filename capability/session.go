@@ -9,8 +9,11 @@ import (
 
 // Observer hears of calls. Its methods must not block.
 type Observer interface {
-	// Called tells how a call ended, and how long it took. The capability's id is a guest's word, which may be of no provider.
-	Called(providerType, capabilityID, operation string, status Status, took time.Duration)
+	// Calling tells that a call begins, and returns the context to make it with.
+	Calling(ctx context.Context, providerType, operation string) context.Context
+	// Called tells how a call ended that was made with that context, and how long it took. The capability's id is a guest's word,
+	// which may be of no provider.
+	Called(ctx context.Context, providerType, capabilityID, operation string, status Status, took time.Duration)
 	// Denied tells that a call was refused for want of a permission.
 	Denied(c Caller, capabilityID, operation string, err *Error)
 	// Dropped tells that a message was dropped, since the instance did not receive the ones before.
@@ -60,14 +63,19 @@ func (s *Session) SetGrants(grants []*Grant) {
 // Close ends all that the instance has open. The session is not used after it.
 func (s *Session) Close() { s.inbox.close() }
 
+// begin tells the observer of a call that begins.
+func (s *Session) begin(ctx context.Context, providerType, operation string) (context.Context, time.Time) {
+	return s.observer.Calling(ctx, providerType, operation), time.Now()
+}
+
 // observed tells the observer of a call that has ended, and gives its error one form.
-func (s *Session) observed(providerType, operation, capabilityID string, began time.Time, err error) error {
+func (s *Session) observed(ctx context.Context, providerType, operation, capabilityID string, began time.Time, err error) error {
 	e := FromError(err)
 	status := OK
 	if e != nil {
 		status = e.Status
 	}
-	s.observer.Called(providerType, capabilityID, operation, status, time.Since(began))
+	s.observer.Called(ctx, providerType, capabilityID, operation, status, time.Since(began))
 	if status == PermissionDenied || status == UnknownGrant {
 		s.observer.Denied(s.caller, capabilityID, operation, e)
 	}
@@ -96,7 +104,7 @@ func (s *Session) keys(capabilityID string, does Key, bucket *string) (KV, error
 
 // Get reads a key. An empty bucket is the instance's own, which it shares with its replicas; so everywhere below.
 func (s *Session) Get(ctx context.Context, capabilityID, bucket, key string) (e Entry, err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeKV, "get")
 	kv, err := s.keys(capabilityID, ReadKey, &bucket)
 	if err == nil {
 		err = ValidateKey(key)
@@ -104,12 +112,12 @@ func (s *Session) Get(ctx context.Context, capabilityID, bucket, key string) (e 
 	if err == nil {
 		e, err = kv.Get(ctx, bucket, key)
 	}
-	return e, s.observed(TypeKV, "get", capabilityID, began, err)
+	return e, s.observed(ctx, TypeKV, "get", capabilityID, began, err)
 }
 
 // Exists says whether there is such a key, and at which revision.
 func (s *Session) Exists(ctx context.Context, capabilityID, bucket, key string) (revision uint64, ok bool, err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeKV, "exists")
 	kv, err := s.keys(capabilityID, ReadKey, &bucket)
 	if err == nil {
 		err = ValidateKey(key)
@@ -117,12 +125,12 @@ func (s *Session) Exists(ctx context.Context, capabilityID, bucket, key string) 
 	if err == nil {
 		revision, ok, err = kv.Exists(ctx, bucket, key)
 	}
-	return revision, ok, s.observed(TypeKV, "exists", capabilityID, began, err)
+	return revision, ok, s.observed(ctx, TypeKV, "exists", capabilityID, began, err)
 }
 
 // Set writes a key.
 func (s *Session) Set(ctx context.Context, capabilityID, bucket, key string, value []byte, o SetOptions) (revision uint64, err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeKV, "set")
 	kv, err := s.keys(capabilityID, WriteKey, &bucket)
 	switch {
 	case err != nil:
@@ -135,12 +143,12 @@ func (s *Session) Set(ctx context.Context, capabilityID, bucket, key string, val
 			revision, err = kv.Set(ctx, bucket, key, value, o)
 		}
 	}
-	return revision, s.observed(TypeKV, "set", capabilityID, began, err)
+	return revision, s.observed(ctx, TypeKV, "set", capabilityID, began, err)
 }
 
 // Delete removes a key.
 func (s *Session) Delete(ctx context.Context, capabilityID, bucket, key string, ifRevision *uint64) (existed bool, err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeKV, "delete")
 	kv, err := s.keys(capabilityID, DeleteKey, &bucket)
 	if err == nil {
 		err = ValidateKey(key)
@@ -148,12 +156,12 @@ func (s *Session) Delete(ctx context.Context, capabilityID, bucket, key string, 
 	if err == nil {
 		existed, err = kv.Delete(ctx, bucket, key, ifRevision)
 	}
-	return existed, s.observed(TypeKV, "delete", capabilityID, began, err)
+	return existed, s.observed(ctx, TypeKV, "delete", capabilityID, began, err)
 }
 
 // Increment adds to a number. It writes, and tells what was there: so it needs both permissions.
 func (s *Session) Increment(ctx context.Context, capabilityID, bucket, key string, by int64) (sum int64, err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeKV, "increment")
 	kv, err := s.keys(capabilityID, ReadKey|WriteKey, &bucket)
 	if err == nil {
 		err = ValidateKey(key)
@@ -161,12 +169,12 @@ func (s *Session) Increment(ctx context.Context, capabilityID, bucket, key strin
 	if err == nil {
 		sum, err = kv.Increment(ctx, bucket, key, by)
 	}
-	return sum, s.observed(TypeKV, "increment", capabilityID, began, err)
+	return sum, s.observed(ctx, TypeKV, "increment", capabilityID, began, err)
 }
 
 // List returns a page of keys. A limit of 0, or one that is too high, is the highest.
 func (s *Session) List(ctx context.Context, capabilityID, bucket, prefix, after string, limit int) (keys []string, more bool, err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeKV, "list")
 	kv, err := s.keys(capabilityID, ReadKey, &bucket)
 	switch {
 	case err != nil:
@@ -178,13 +186,13 @@ func (s *Session) List(ctx context.Context, capabilityID, bucket, prefix, after 
 		}
 		keys, more, err = kv.List(ctx, bucket, prefix, after, limit)
 	}
-	return keys, more, s.observed(TypeKV, "list", capabilityID, began, err)
+	return keys, more, s.observed(ctx, TypeKV, "list", capabilityID, began, err)
 }
 
 // Request makes an HTTP request. What the grant allows is asked again at each redirect, as it is then. The response's
 // body is to be closed.
 func (s *Session) Request(ctx context.Context, capabilityID string, r *HTTPRequest) (resp *HTTPResponse, err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeHTTP, "request")
 	right, err := s.rights.Load().Of(capabilityID, TypeHTTP)
 	if err == nil && !right.ask {
 		err = right.lacks(HTTPAsk)
@@ -203,7 +211,7 @@ func (s *Session) Request(ctx context.Context, capabilityID string, r *HTTPReque
 		}
 		resp, err = h.Do(ctx, r)
 	}
-	return resp, s.observed(TypeHTTP, "request", capabilityID, began, err)
+	return resp, s.observed(ctx, TypeHTTP, "request", capabilityID, began, err)
 }
 
 // messaging returns the provider of a messaging capability, if allow does not object.
@@ -230,7 +238,7 @@ func validateMessage(subject string, data []byte) error {
 
 // Publish sends a message.
 func (s *Session) Publish(ctx context.Context, capabilityID, subject string, data []byte) (err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeMessaging, "publish")
 	m, err := s.messaging(capabilityID, func(r *Right) error { return r.PublishTo(subject) })
 	if err == nil {
 		err = validateMessage(subject, data)
@@ -238,12 +246,12 @@ func (s *Session) Publish(ctx context.Context, capabilityID, subject string, dat
 	if err == nil {
 		err = m.Publish(ctx, subject, data)
 	}
-	return s.observed(TypeMessaging, "publish", capabilityID, began, err)
+	return s.observed(ctx, TypeMessaging, "publish", capabilityID, began, err)
 }
 
 // Ask sends a message and waits for one answer, until ctx ends.
 func (s *Session) Ask(ctx context.Context, capabilityID, subject string, data []byte) (reply Message, err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeMessaging, "request")
 	m, err := s.messaging(capabilityID, func(r *Right) error { return r.PublishTo(subject) })
 	if err == nil {
 		err = validateMessage(subject, data)
@@ -251,16 +259,16 @@ func (s *Session) Ask(ctx context.Context, capabilityID, subject string, data []
 	if err == nil {
 		reply, err = m.Request(ctx, subject, data)
 	}
-	return reply, s.observed(TypeMessaging, "request", capabilityID, began, err)
+	return reply, s.observed(ctx, TypeMessaging, "request", capabilityID, began, err)
 }
 
 // Answer sends the answer to the message that was received last, if that expects one. It needs no
 // permission beyond the one to receive the message.
 func (s *Session) Answer(ctx context.Context, data []byte) (err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeMessaging, "answer")
 	asked, err := s.inbox.takeAsked()
 	if err != nil {
-		return s.observed(TypeMessaging, "answer", "", began, err)
+		return s.observed(ctx, TypeMessaging, "answer", "", began, err)
 	}
 	m, err := s.messaging(asked.capabilityID, func(r *Right) error { return r.HearFrom(asked.pattern) })
 	if err == nil && len(data) > MaxMessage {
@@ -269,7 +277,7 @@ func (s *Session) Answer(ctx context.Context, data []byte) (err error) {
 	if err == nil {
 		err = m.Reply(ctx, asked.subject, data)
 	}
-	return s.observed(TypeMessaging, "answer", asked.capabilityID, began, err)
+	return s.observed(ctx, TypeMessaging, "answer", asked.capabilityID, began, err)
 }
 
 func (s *Session) mayHear(rights *Rights, capabilityID, subject string) error {
@@ -283,9 +291,9 @@ func (s *Session) mayHear(rights *Rights, capabilityID, subject string) error {
 // Subscribe begins to receive what is sent to a subject, and returns the number of the subscription. Replicas share
 // the messages, unless each is to have all.
 func (s *Session) Subscribe(ctx context.Context, capabilityID, subject string, each bool) (id uint32, err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeMessaging, "subscribe")
 	id, err = s.subscribe(ctx, capabilityID, subject, each)
-	return id, s.observed(TypeMessaging, "subscribe", capabilityID, began, err)
+	return id, s.observed(ctx, TypeMessaging, "subscribe", capabilityID, began, err)
 }
 
 func (s *Session) subscribe(ctx context.Context, capabilityID, subject string, each bool) (uint32, error) {
@@ -321,17 +329,17 @@ func (s *Session) subscribe(ctx context.Context, capabilityID, subject string, e
 
 // Unsubscribe ends a subscription, and drops what came by it and was not received.
 func (s *Session) Unsubscribe(id uint32) error {
-	began := time.Now()
+	ctx, began := s.begin(context.Background(), TypeMessaging, "unsubscribe")
 	capabilityID, err := s.inbox.unsubscribe(id)
-	return s.observed(TypeMessaging, "unsubscribe", capabilityID, began, err)
+	return s.observed(ctx, TypeMessaging, "unsubscribe", capabilityID, began, err)
 }
 
 // Receive waits for a message of one subscription, or with id 0 of any, for so long at the most; Timeout when none came.
 // A subscription that was revoked is PermissionDenied, also for a Receive that is waiting.
 func (s *Session) Receive(ctx context.Context, id uint32, wait time.Duration) (from uint32, m Message, err error) {
-	began := time.Now()
+	ctx, began := s.begin(ctx, TypeMessaging, "receive")
 	from, m, capabilityID, err := s.inbox.receive(ctx, id, wait)
-	return from, m, s.observed(TypeMessaging, "receive", capabilityID, began, err)
+	return from, m, s.observed(ctx, TypeMessaging, "receive", capabilityID, began, err)
 }
 
 // Dropped returns how many messages were dropped since the instance did not receive the ones before.

@@ -5,11 +5,13 @@ import (
 	"io"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
 	"github.com/wasmatrix/wasmatrix/capability"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // What comes from another node is checked like what a guest of this one asks for: by a session that has the one grant. It goes
@@ -59,12 +61,25 @@ func (h here) elsewhere(e *entry) error {
 	return capability.Errorf(capability.Unavailable, "node %s does not run provider %q now", h.cfg.NodeName, e.def.ID)
 }
 
-// quiet observes nothing: the guest's node has counted the call.
+// quiet counts nothing, as the guest's node has counted the call, and tells whoever traces it.
 type quiet struct{}
 
-func (quiet) Called(string, string, string, capability.Status, time.Duration) {}
-func (quiet) Denied(capability.Caller, string, string, *capability.Error)     {}
-func (quiet) Dropped(capability.Caller)                                       {}
+// Calling implements [capability.Observer].
+func (quiet) Calling(ctx context.Context, providerType, operation string) context.Context {
+	ctx, _ = tracing.Start(ctx, providerType+" "+operation) // which Called ends
+	return ctx
+}
+
+// Called implements [capability.Observer].
+func (quiet) Called(ctx context.Context, _, _, _ string, status capability.Status, _ time.Duration) {
+	if status != capability.OK {
+		tracing.Fail(ctx, status.String(), "")
+	}
+	trace.SpanFromContext(ctx).End()
+}
+
+func (quiet) Denied(capability.Caller, string, string, *capability.Error) {}
+func (quiet) Dropped(capability.Caller)                                   {}
 
 // Invoke carries out a call of a guest on another node.
 func (h *Host) Invoke(ctx context.Context, req *pb.InvokeCapabilityRequest) (*pb.InvokeCapabilityResponse, error) {

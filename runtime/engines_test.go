@@ -61,7 +61,9 @@ func (e *engines) KV(capability.Call) (capability.KV, error)               { ret
 func (e *engines) HTTP(capability.Call) (capability.HTTP, error)           { return e, nil }
 func (e *engines) Messaging(capability.Call) (capability.Messaging, error) { return (*bus)(e), nil }
 
-func (e *engines) Called(string, string, string, capability.Status, time.Duration) {}
+func (e *engines) Calling(ctx context.Context, _, _ string) context.Context { return ctx }
+
+func (e *engines) Called(context.Context, string, string, string, capability.Status, time.Duration) {}
 
 func (e *engines) Denied(_ capability.Caller, id, operation string, _ *capability.Error) {
 	e.mu.Lock()

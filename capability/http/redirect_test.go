@@ -178,9 +178,12 @@ func unavailable() error { return capability.Errorf(capability.Unavailable, "not
 // observer counts.
 type observer struct{ denied atomic.Int64 }
 
-func (o *observer) Called(string, string, string, capability.Status, time.Duration) {}
-func (o *observer) Denied(capability.Caller, string, string, *capability.Error)     { o.denied.Add(1) }
-func (o *observer) Dropped(capability.Caller)                                       {}
+func (o *observer) Calling(ctx context.Context, _, _ string) context.Context { return ctx }
+
+func (o *observer) Called(context.Context, string, string, string, capability.Status, time.Duration) {
+}
+func (o *observer) Denied(capability.Caller, string, string, *capability.Error) { o.denied.Add(1) }
+func (o *observer) Dropped(capability.Caller)                                   {}
 
 func TestGrantThatIsRevokedInMidRedirectEndsIt(t *testing.T) {
 	grants := func(hosts ...string) []*capability.Grant {
