@@ -62,7 +62,9 @@ func (s *Server) moveAll(ctx context.Context, l *lead, nodeID string) *pb.DrainN
 			continue
 		}
 		g.Go(func() error {
+			ctx, span := tracing.Start(ctx, "move instance", tracing.InstanceID.String(i.GetInstanceId()), tracing.InstanceName.String(i.GetSpec().GetName()))
 			moved, err := s.move(ctx, l, i)
+			rpc.EndSpan(span, err)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil { // the others go on

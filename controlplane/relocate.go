@@ -4,12 +4,14 @@ import (
 	"context"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 const (
@@ -58,6 +60,9 @@ func (s *Server) relocateOne(l *lead, i *pb.Instance) {
 	if call == nil {
 		return
 	}
+	ctx = tracing.WithCorrelationID(ctx, tracing.NewCorrelationID()) // it is no request, and is followed like one
+	ctx, span := tracing.Begin(ctx, s.cfg.Tracer, "relocate instance", trace.SpanKindInternal, tracing.InstanceID.String(i.GetInstanceId()), tracing.InstanceName.String(i.GetSpec().GetName()))
+	defer span.End()
 	id := i.GetInstanceId()
 	order := &pb.StartOrder{InstanceId: id, Generation: reserved.GetGeneration(), MovedFrom: i}
 	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources(l, i.GetSpec(), nil))
@@ -70,14 +75,15 @@ func (s *Server) relocateOne(l *lead, i *pb.Instance) {
 	}
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {
+		tracing.Fail(ctx, call.failure.GetErrorCode(), call.failure.GetMessage())
 		s.metrics.relocationsFailed.Inc()
-		s.cfg.Log.Warn("an instance of a lost node could not be started elsewhere; trying again", "instance_id", id, "name", i.GetSpec().GetName(), "peer", reserved.GetNodeName(), "err", call.failure.GetMessage())
+		s.cfg.Log.WarnContext(ctx, "an instance of a lost node could not be started elsewhere; trying again", "instance_id", id, "name", i.GetSpec().GetName(), "peer", reserved.GetNodeName(), "err", call.failure.GetMessage())
 		return
 	}
 	s.metrics.relocations.Inc()
 	s.local.RecordEvent(&pb.Event{
 		Type: "instance.relocated", NodeId: reserved.GetNodeId(), InstanceId: id, Name: i.GetSpec().GetName(),
-		Details: map[string]string{"to": reserved.GetNodeName(), "reason": i.GetLastError()},
+		Details: tracing.Details(ctx, map[string]string{"to": reserved.GetNodeName(), "reason": i.GetLastError()}),
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
 	"github.com/wasmatrix/wasmatrix/cluster"
@@ -38,6 +39,8 @@ type Config struct {
 	Log         *slog.Logger
 	// Registerer takes the metrics; nil for nobody.
 	Registerer prometheus.Registerer
+	// Tracer begins a trace with what the leader does of itself for an instance; nil for nobody.
+	Tracer trace.Tracer
 }
 
 func (c Config) withDefaults() Config {

@@ -13,6 +13,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // maxStarts is how many instances one request may start.
@@ -52,7 +53,12 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 			return nil, err
 		}
 	}
+	_, placing := tracing.Start(ctx, "place", tracing.InstanceName.String(req.GetSpec().GetName()), tracing.ModuleHash.String(req.GetSpec().GetModuleHash()))
 	calls, mine, err := s.reserveStarts(l, req)
+	if placing.IsRecording() {
+		placing.SetAttributes(tracing.PlacedOn.StringSlice(nodesOf(mine)))
+	}
+	rpc.EndSpan(placing, err)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +96,14 @@ func (s *Server) StartInstance(ctx context.Context, req *pb.StartInstanceRequest
 	}
 	s.durable(resp.GetInstances())
 	return resp, nil
+}
+
+func nodesOf(instances []*pb.Instance) []string {
+	names := make([]string, 0, len(instances))
+	for _, i := range instances {
+		names = append(names, i.GetNodeName())
+	}
+	return uniqueStrings(names)
 }
 
 // stillStarting tells a caller that gives up, or whose leader does, that an instance is under way.
