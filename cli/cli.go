@@ -92,6 +92,7 @@ func newApp(stdout, stderr io.Writer, build Build) *cli.App {
 		UsageText: "wasmatrix COMMAND [flags] [arguments]",
 		Description: "Start a node with `wasmatrix agent`, more with `wasmatrix agent --join ADDR`, and give any of\n" +
 			"them work with `wasmatrix run`. Each flag can also be set by an environment variable.",
+		Version:     build.Version,
 		HideVersion: true,
 		Writer:      stdout,
 		ErrWriter:   stderr,

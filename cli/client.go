@@ -83,7 +83,7 @@ func asClient(do func(ctx context.Context, c *client) error) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
-		return rpc.Correlated(ctx, c.hinted(do(ctx, c)))
+		return rpc.Correlated(ctx, c.traced(ctx, func(ctx context.Context) error { return c.hinted(do(ctx, c)) }))
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/raftfsm"
 	"github.com/wasmatrix/wasmatrix/rpc"
 	"github.com/wasmatrix/wasmatrix/runtime"
+	"github.com/wasmatrix/wasmatrix/tracing/otlp"
 	"github.com/wasmatrix/wasmatrix/web"
 )
 
@@ -60,6 +61,7 @@ type node struct {
 	replicas  *replica.Group
 	providers *provider.Host
 	mirror    *mirror.Mirror // nil where no etcd is given
+	traces    *otlp.Provider // nil where nobody traces
 }
 
 // Run runs a node until ctx ends, and then leaves in order: instances are started elsewhere and
@@ -96,6 +98,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	if err != nil {
 		return n, err
 	}
+	n.traces = openTraces(ctx, cfg, id)
 	ip, err := cfg.advertised()
 	if err != nil {
 		return n, err
@@ -148,21 +151,21 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	n.agent, err = agent.New(agent.Config{
 		Providers: n.providers,
 		NodeID:    id, NodeName: cfg.NodeName, JournalDir: filepath.Join(cfg.DataDir, "journal"), MaxInstances: cfg.MaxInstances, MaxMemory: cfg.MaxMemory,
-		Process: process, OnLeader: n.cluster.SetLeaderHint, Log: log, Registerer: n.metrics,
+		Process: process, OnLeader: n.cluster.SetLeaderHint, Log: log, Registerer: n.metrics, Tracer: n.traces.Tracer(),
 	}, n.engine, n.store, n.peers, voters{n.cluster})
 	if err != nil {
 		return n, err
 	}
 	n.control = controlplane.New(controlplane.Config{
 		NodeID: id, NodeName: cfg.NodeName, RPCAddr: addr(cfg.RPCPort), Version: cfg.Version,
-		NodeLossGrace: cfg.NodeLossGrace, Log: log, Registerer: n.metrics,
+		NodeLossGrace: cfg.NodeLossGrace, Log: log, Registerer: n.metrics, Tracer: n.traces.Tracer(),
 	}, n.cluster, fsm, n.peers, n.agent)
 	if len(cfg.Etcd.Endpoints) > 0 {
 		if n.mirror, err = mirror.New(mirror.Config{Etcd: cfg.Etcd, Log: log, Registerer: n.metrics}, n.cluster, fsm); err != nil {
 			return n, err
 		}
 	}
-	n.server = rpc.NewServer(rpc.ServerConfig{Log: log, Leader: leader{n.cluster}, Peers: n.peers, Ready: n.servesControlPlane, Registerer: n.metrics})
+	n.server = rpc.NewServer(rpc.ServerConfig{Log: log, Leader: leader{n.cluster}, Peers: n.peers, Ready: n.servesControlPlane, Registerer: n.metrics, Tracer: n.traces.Tracer()})
 	n.agent.Register(n.server)
 	n.control.Register(n.server)
 	operator.New(operator.Config{NodeID: id, NodeName: cfg.NodeName, Version: cfg.Version, Log: log}, n.cluster, fsm, n.peers).Register(n.server)
@@ -174,7 +177,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	n.self = pb.NewControlPlaneServiceClient(self)
 	n.web = web.New(web.Config{
 		Addr:         net.JoinHostPort(cfg.Bind, strconv.Itoa(cfg.HTTPPort)),
-		ControlPlane: n.self, Providers: pb.NewProviderServiceClient(self), Gatherer: n.metrics, Registerer: n.metrics,
+		ControlPlane: n.self, Providers: pb.NewProviderServiceClient(self), Gatherer: n.metrics, Registerer: n.metrics, Tracer: n.traces.Tracer(),
 		NodeName: cfg.NodeName, Version: cfg.Version, Log: log,
 	})
 	return n, n.web.Listen()
@@ -271,5 +274,7 @@ func (n *node) close() error {
 	if n.web != nil {
 		errs = append(errs, n.web.Close())
 	}
-	return errors.Join(append(errs, n.peers.Close())...)
+	errs = append(errs, n.peers.Close())
+	closeTraces(n.cfg.Log, n.traces)
+	return errors.Join(errs...)
 }

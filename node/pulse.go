@@ -39,7 +39,7 @@ func (n *node) keepPulse(ctx context.Context) error {
 		case err == nil:
 			n.cfg.Pulse.Beat(vitals)
 		case ctx.Err() == nil:
-			n.cfg.Log.Warn("the node does not answer itself; if that lasts, its supervisor ends it", "err", err)
+			n.cfg.Log.WarnContext(ctx, "the node does not answer itself; if that lasts, its supervisor ends it", "err", err)
 		}
 		select {
 		case <-tick.C:

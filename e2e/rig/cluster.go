@@ -21,6 +21,7 @@ type Cluster struct {
 	subnet  string
 	nodes   []*Node
 	flags   []string
+	env     []string // NAME=VALUE, beside those of the test process
 }
 
 // New returns a cluster without nodes. The flags are given to each node that starts.
@@ -48,6 +49,9 @@ func freeSubnet() string {
 		}
 	}
 }
+
+// Setenv gives variables, each NAME=VALUE, to the nodes that start from now on, and to the commands that ask them.
+func (c *Cluster) Setenv(vars ...string) { c.env = append(c.env, vars...) }
 
 // Form returns a cluster of that many nodes, n1 first, once all are alive and one of them leads.
 // The first founds it, the others join the first.

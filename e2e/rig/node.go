@@ -57,7 +57,7 @@ func (n *Node) Start(flags ...string) {
 	args := slices.Concat([]string{"agent", "--name", n.Name, "--bind", n.IP, "--data-dir", n.DataDir}, n.cluster.flags, flags)
 	cmd := n.there(context.Background(), n.installed().Node, args)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = slices.Concat(os.Environ(), []string{"GORACE=halt_on_error=1"}, n.Env)
+	cmd.Env = slices.Concat(cmd.Env, []string{"GORACE=halt_on_error=1"}, n.Env)
 	if err := cmd.Start(); err != nil {
 		n.t.Fatalf("start %s: %v", n.Name, err)
 	}
@@ -188,6 +188,7 @@ func (n *Node) there(ctx context.Context, path string, args []string) *exec.Cmd 
 	words := slices.Concat(n.enter, []string{path}, args)
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.SysProcAttr = attributes()
+	cmd.Env = append(os.Environ(), n.cluster.env...)
 	return cmd
 }
 
