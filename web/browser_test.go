@@ -41,6 +41,8 @@ func busyCluster(instances int) *plainCluster {
 			Failures: map[string]string{"a": "dial 10.0.0.9:6379: connection refused"},
 		}},
 	}
+	c.history = quarterOfAnHour(time.Now(), 100)
+	c.members[0].Limits, c.members[0].Vitals = &pb.NodeLimits{MaxInstances: 100, MaxMemoryBytes: 330 << 20}, &pb.NodeVitals{CpuUsedCores: 1.5, CpuCores: 2, ResidentBytes: 200 << 20}
 	names := []string{"web", "worker", "import", "mail"}
 	for n := range instances {
 		name := names[n%len(names)]

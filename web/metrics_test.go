@@ -1,7 +1,6 @@
 package web
 
 import (
-	"net/http"
 	"strings"
 	"testing"
 
@@ -16,11 +15,7 @@ func TestRequestsAreCountedByWhatServedThem(t *testing.T) {
 	s.cfg.Registerer = registry
 	url := run(t, s)
 	for _, path := range []string{"/healthz", "/v1/instances/one", "/v1/instances/two", "/no/such/page", "/nor/this", "/"} {
-		resp, err := http.Get(url + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
+		get(t, url+path) // to the end: it is counted before
 	}
 	want := `
 # HELP wasmatrix_http_requests_total HTTP requests served, by path (other for what is not there) and status code.

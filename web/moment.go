@@ -24,6 +24,7 @@ type moment struct {
 	status    once[*api.Status]
 	members   once[[]api.Member]
 	providers once[[]api.Provider]
+	history   once[api.History]
 	events    once[[]api.Event]
 	lists     onces[list]
 	instances onces[api.Instance]
@@ -100,6 +101,16 @@ func (m *moment) Providers() ([]api.Provider, error) {
 		defer cancel()
 		resp, err := m.s.cfg.Providers.ListProviders(ctx, &pb.ListProvidersRequest{})
 		return api.FromProviders(resp.GetProviders()), m.s.explain(err)
+	})
+}
+
+// History returns how the cluster fared lately.
+func (m *moment) History() (api.History, error) {
+	return m.history.get(func() (api.History, error) {
+		ctx, cancel := context.WithTimeout(m.ctx, probeTimeout)
+		defer cancel()
+		resp, err := m.s.cfg.ControlPlane.GetHistory(ctx, &pb.GetHistoryRequest{})
+		return api.FromHistory(resp), m.s.explain(err)
 	})
 }
 

@@ -114,6 +114,9 @@ func judgeMembers(status *api.Status, members []api.Member) []concern {
 		}
 		if n.State != "left" && n.State != "dead" {
 			versions[n.Version] = true
+			if full := shareOf(n.CommittedMemoryBytes, n.MaxMemoryBytes); full.of >= nearlyFull {
+				all = append(all, concern{"warn", fmt.Sprintf("Node %s has promised %s %% of the memory that it has for instances", n.Name, brief(100*full.of)), link})
+			}
 		}
 	}
 	if dead > 0 && voters-dead-1 <= voters/2 {

@@ -29,6 +29,7 @@ type plainCluster struct {
 	members    []*pb.Member                 // nil: node a, the leader
 	status     *pb.GetClusterStatusResponse // nil: that of node a; the instances are counted
 	providers  []*pb.ProviderStatus
+	history    *pb.GetHistoryResponse
 	logs       map[string][]*pb.LogEntry // by instance
 	broken     error                     // what a list ends with, after its first page
 	hold       chan struct{}             // if set, ListMembers says so on it and waits for its caller to give up
@@ -105,6 +106,14 @@ func (c *plainCluster) GetClusterStatus(context.Context, *pb.GetClusterStatusReq
 func (c *plainCluster) ListProviders(context.Context, *pb.ListProvidersRequest) (*pb.ListProvidersResponse, error) {
 	_, _, _, down := c.state()
 	return &pb.ListProvidersResponse{Providers: c.providers}, down
+}
+
+func (c *plainCluster) GetHistory(context.Context, *pb.GetHistoryRequest) (*pb.GetHistoryResponse, error) {
+	_, _, _, down := c.state()
+	if c.history == nil {
+		return &pb.GetHistoryResponse{}, down
+	}
+	return c.history, down
 }
 
 // FollowLogs streams the lines of an instance; they end with it, and a follower waits.

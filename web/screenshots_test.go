@@ -39,6 +39,11 @@ func shopCluster() *plainCluster {
 			NodeId: fmt.Sprintf("6f1c%04d-52f7-4c0a-9f4e-8d1b7c2a90e1", n), Name: one.name, Role: one.role, State: one.state, Version: "v0.5.0",
 			GossipAddr: fmt.Sprintf("10.2.0.%d:7400", 11+n), RpcAddr: fmt.Sprintf("10.2.0.%d:7401", 11+n), HttpAddr: fmt.Sprintf("10.2.0.%d:7402", 11+n),
 			Labels: map[string]string{"zone": one.zone, "disk": "ssd"},
+			Limits: &pb.NodeLimits{MaxInstances: 10_000, MaxMemoryBytes: 2 << 30},
+			Vitals: &pb.NodeVitals{
+				CpuUsedCores: 0.1 + 3*dice.Float64()*dice.Float64(), CpuCores: 4, ResidentBytes: uint64(180+dice.IntN(90)) << 20,
+				UpFor: durationpb.New(time.Duration(20+dice.IntN(9)) * time.Hour), Starts: uint64(20 + dice.IntN(30)), Crashes: uint64(dice.IntN(9)),
+			},
 		})
 	}
 	say := func(kind string, age time.Duration, i *pb.Instance, details map[string]string) {
@@ -91,13 +96,53 @@ func shopCluster() *plainCluster {
 	}
 	for _, p := range []struct{ id, kind, backend string }{{"kv", "kv", "raft:"}, {"http", "http", "direct:"}, {"messaging", "messaging", "embedded:"}, {"sessions", "kv", "redis://10.2.0.40:6379/2"}} {
 		status := &pb.ProviderStatus{Provider: &pb.Provider{ProviderId: p.id, ProviderType: p.kind, Config: map[string]string{"backend": p.backend}, State: pb.ProviderState_PROVIDER_STATE_RUNNING}}
+		status.Calls = &pb.CallRates{
+			CallsPerSecond: 180 * dice.Float64(), LatencyP50: durationpb.New(time.Duration(30+dice.IntN(500)) * time.Microsecond),
+			LatencyP99: durationpb.New(time.Duration(900+dice.IntN(2000)) * time.Microsecond),
+		}
 		for _, m := range c.members {
 			status.Nodes = append(status.Nodes, m.GetName())
 		}
 		c.providers = append(c.providers, status)
 	}
+	c.history = quarterOfAnHour(now, 180)
 	slices.SortFunc(c.events, func(a, b *pb.Event) int { return a.GetTime().AsTime().Compare(b.GetTime().AsTime()) })
 	return c
+}
+
+// quarterOfAnHour is how such a cluster may have fared, as far back as there are samples.
+func quarterOfAnHour(now time.Time, samples int) *pb.GetHistoryResponse {
+	dice := rand.New(rand.NewPCG(3, 3))
+	h := &pb.GetHistoryResponse{Period: durationpb.New(5 * time.Second), Window: durationpb.New(15 * time.Minute)}
+	running, load := uint32(11), 90.0
+	for n := range samples {
+		one := &pb.HistorySample{
+			Time: timestamppb.New(now.Add(-time.Duration(samples-n) * 5 * time.Second)), Span: durationpb.New(5 * time.Second),
+			Instances: map[string]uint32{}, Calls: &pb.CallRates{},
+		}
+		switch n {
+		case 40, 90:
+			running++
+			one.StartsPerSecond = 0.2
+		case 96, 112, 140, 174:
+			one.CrashesPerSecond = 0.2
+			one.Instances["restarting"] = 1
+		case 97, 113, 142:
+			one.StartsPerSecond = 0.2
+		case 178, 179:
+			one.Instances["restarting"] = 1
+		}
+		one.Instances["running"] = running
+		load = max(20, load+12*(dice.Float64()-0.47))
+		one.Calls.CallsPerSecond = load + 15*dice.Float64()
+		if n > 108 && n < 116 {
+			one.Calls.ErrorsPerSecond = 6 * dice.Float64()
+		}
+		one.Calls.LatencyP50 = durationpb.New(time.Duration(380+dice.IntN(60)) * time.Microsecond)
+		one.Calls.LatencyP99 = durationpb.New(time.Duration(1500+dice.IntN(900)) * time.Microsecond)
+		h.Samples = append(h.Samples, one)
+	}
+	return h
 }
 
 func appendLog(logs map[string][]*pb.LogEntry, id string, at *timestamppb.Timestamp, line string, failed bool) map[string][]*pb.LogEntry {
@@ -125,8 +170,8 @@ func TestScreenshots(t *testing.T) {
 		name, path, scheme string
 		width, height      int
 	}{
-		{"overview", "/", "light", 1200, 940},
-		{"overview-dark", "/", "dark", 1200, 940},
+		{"overview", "/", "light", 1200, 1080},
+		{"overview-dark", "/", "dark", 1200, 1080},
 		{"instances", "/instances?status=all&sort=name", "light", 1200, 940},
 		{"instance", "/instances/" + crashed, "light", 1200, 1180},
 		{"providers", "/providers", "light", 1200, 700},

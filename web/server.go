@@ -192,6 +192,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("/v1/instances/{id}", s.bounded(s.instance))
 	mux.HandleFunc("/v1/instances/{id}/logs", s.logs)
 	mux.HandleFunc("/v1/providers", s.bounded(s.providers))
+	mux.HandleFunc("/v1/history", s.bounded(s.history))
 	mux.HandleFunc("/v1/events", s.events)
 	mux.HandleFunc("/healthz", healthy)
 	mux.HandleFunc("/readyz", s.ready)

@@ -34,7 +34,7 @@ func TestEachViewIsWholeWithoutAScript(t *testing.T) {
 		"/instances/i2":                    {"exit code 3", "instance.crashed", `data-state="crashed"`},
 		"/nodes":                           {"disk=ssd", ">draining<"},
 		"/nodes/a":                         {"10.0.0.1:7401", ">web<"},
-		"/providers":                       {"There are none"},
+		"/providers":                       {"raft:", "3.5 a second", "half of them within 1 ms"},
 		"/events":                          {"instance.crashed", "error=exit code 3"},
 		"/events?type=node":                {"No event is like that."},
 	} {

@@ -42,7 +42,7 @@ type question struct {
 func views() map[string]*view {
 	summary := part{"summary", loadSummary}
 	return map[string]*view{
-		"/":           {"overview", "Overview", []part{summary, {"attention", loadAttention}, {"figures", loadFigures}, {"tiles", loadNodes}, {"recent", loadRecent}}},
+		"/":           {"overview", "Overview", []part{summary, {"attention", loadAttention}, {"figures", loadFigures}, {"charts", loadCharts}, {"tiles", loadNodes}, {"recent", loadRecent}}},
 		"/instances":  {"instances", "Instances", []part{summary, {"statuses", loadStatuses}, {"instances", loadInstances}}},
 		"/instances/": {"instance", "Instance", []part{summary, {"record", loadRecord}, {"life", loadLife}}},
 		"/nodes":      {"nodes", "Nodes", []part{summary, {"tiles", loadNodes}}},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/wasmatrix/wasmatrix/api"
@@ -51,6 +52,14 @@ var noon = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 func someCluster() *plainCluster {
 	return &plainCluster{
+		providers: []*pb.ProviderStatus{{
+			Provider: &pb.Provider{ProviderId: "kv", ProviderType: "kv", Config: map[string]string{"backend": "raft:"}, State: pb.ProviderState_PROVIDER_STATE_RUNNING},
+			Nodes:    []string{"a"}, Calls: &pb.CallRates{CallsPerSecond: 3.5, LatencyP50: durationpb.New(time.Millisecond), LatencyP99: durationpb.New(2 * time.Millisecond)},
+		}},
+		history: &pb.GetHistoryResponse{
+			Period: durationpb.New(5 * time.Second), Window: durationpb.New(15 * time.Minute), Since: timestamppb.New(noon),
+			Samples: []*pb.HistorySample{{Time: timestamppb.New(noon.Add(time.Minute)), Span: durationpb.New(5 * time.Second), Instances: map[string]uint32{"running": 1}, StartsPerSecond: 0.2}},
+		},
 		members: []*pb.Member{
 			{NodeId: "id-a", Name: "a", GossipAddr: "10.0.0.1:7400", RpcAddr: "10.0.0.1:7401", HttpAddr: "10.0.0.1:7402", Role: "leader", State: "alive", Instances: 1, Labels: map[string]string{"disk": "ssd"}, Version: "test"},
 			{NodeId: "id-b", Name: "b", Role: "agent", State: "draining"},
@@ -78,6 +87,8 @@ func TestJSONIsWhatTheContractSays(t *testing.T) {
 		"/v1/instances?all=1&node=b":    "instances-job",
 		"/v1/instances?name=no%20such":  "instances-none",
 		"/v1/instances/i1":              "instance",
+		"/v1/providers":                 "providers",
+		"/v1/history":                   "history",
 	} {
 		resp, body := get(t, base+path)
 		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/json" {

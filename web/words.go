@@ -16,15 +16,20 @@ import (
 
 // words are what templates say things with.
 var words = template.FuncMap{
-	"ago":    ago,
-	"at":     at,
-	"bytes":  humanize.IBytes,
-	"count":  count,
-	"escape": url.PathEscape,
-	"labels": pairs,
-	"plain":  plain,
-	"short":  short,
-	"stamp":  func(t time.Time) string { return t.Format(time.RFC3339Nano) },
+	"ago":      ago,
+	"at":       at,
+	"bytes":    humanize.IBytes,
+	"count":    count,
+	"cores":    func(n float64) string { return strconv.FormatFloat(n, 'f', 2, 64) },
+	"duration": func(seconds float64) string { return age(time.Duration(seconds * float64(time.Second))) },
+	"rate":     rate,
+	"share":    shareOf,
+	"took":     took,
+	"escape":   url.PathEscape,
+	"labels":   pairs,
+	"plain":    plain,
+	"short":    short,
+	"stamp":    func(t time.Time) string { return t.Format(time.RFC3339Nano) },
 }
 
 // ago says how long ago something was. The page counts it on; without a script it stays.
@@ -111,4 +116,71 @@ func count(n any) (string, error) {
 		return humanize.Comma(int64(n)), nil
 	}
 	return "", fmt.Errorf("%T is no number that is counted", n)
+}
+
+// rate words how often a second something is.
+func rate(perSecond float64) string {
+	switch {
+	case perSecond == 0:
+		return "none in the last minute"
+	case perSecond < 1:
+		return brief(perSecond*60) + " a minute"
+	}
+	return brief(perSecond) + " a second"
+}
+
+// took words how long a call took.
+func took(seconds *float64) string {
+	if seconds == nil {
+		return "–"
+	}
+	switch s := *seconds; {
+	case s < 1e-3:
+		return brief(s*1e6) + " µs"
+	case s < 1:
+		return brief(s*1e3) + " ms"
+	default:
+		return brief(s) + " s"
+	}
+}
+
+// share is how full something is.
+type share struct {
+	Known bool
+	of    float64
+}
+
+// Percent is for the picture.
+func (s share) Percent() string { return strconv.FormatFloat(100*min(s.of, 1), 'f', 1, 64) }
+
+// Level says whether it is too much: little is left above nine tenths.
+func (s share) Level() string {
+	switch {
+	case s.of >= 0.98:
+		return "bad"
+	case s.of >= nearlyFull:
+		return "warn"
+	}
+	return ""
+}
+
+const nearlyFull = 0.9
+
+// shareOf returns how much of a whole is used; not known where there is no whole.
+func shareOf(used, whole any) share {
+	of := func(n any) float64 {
+		switch n := n.(type) {
+		case uint32:
+			return float64(n)
+		case uint64:
+			return float64(n)
+		case float64:
+			return n
+		}
+		return 0
+	}
+	if of(whole) <= 0 {
+		return share{}
+	}
+	return share{true, of(used) / of(whole)}
 }
