@@ -50,19 +50,17 @@ type Agent struct {
 	calls   *calls
 	counts  counts
 
-	bootID      string
-	eventPrefix string
-	eventCount  atomic.Uint64
-	facts       *facts
-	fetcher     *fetcher
-	journal     *journal.Journal // nil where none is kept
-	keeper      *keeper
-	contact     *contact
-	reports     *reports
-	logLimits   outputLimits
-	turns       chan struct{} // a place in it is the right to instantiate
-	pushes      chan struct{} // a place in it is the right to receive a module
-	healthy     atomic.Bool
+	bootID    string
+	facts     *facts
+	fetcher   *fetcher
+	journal   *journal.Journal // nil where none is kept
+	keeper    *keeper
+	contact   *contact
+	reports   *reports
+	logLimits outputLimits
+	turns     chan struct{} // a place in it is the right to instantiate
+	pushes    chan struct{} // a place in it is the right to receive a module
+	healthy   atomic.Bool
 
 	life context.Context // ends with Run
 	end  context.CancelCauseFunc
@@ -101,23 +99,22 @@ func New(cfg Config, engine *wasm.Engine, store *modulestore.Store, peers *rpc.P
 		return nil, err
 	}
 	a := &Agent{
-		cfg:         cfg,
-		log:         cfg.Log,
-		engine:      engine,
-		store:       store,
-		peers:       peers,
-		voters:      voters,
-		bootID:      boot.String(),
-		eventPrefix: cfg.NodeID + "/" + boot.String() + "/",
-		facts:       newFacts(),
-		logLimits:   outputLimits{bytes: cfg.LogBytes, rate: cfg.LogRate, burst: cfg.LogBurst},
-		turns:       make(chan struct{}, runtime.NumCPU()),
-		pushes:      make(chan struct{}, maxPushes),
-		live:        map[string]*instance{},
-		outputs:     map[string]*output{},
-		resumed:     make(chan struct{}),
-		counts:      counts{began: time.Now()},
-		retention:   retention{maxAge: cfg.KeepEnded, maxRecords: cfg.KeepRecords, maxLogs: cfg.KeepLogs},
+		cfg:       cfg,
+		log:       cfg.Log,
+		engine:    engine,
+		store:     store,
+		peers:     peers,
+		voters:    voters,
+		bootID:    boot.String(),
+		facts:     newFacts(cfg.NodeID + "/" + boot.String() + "/"),
+		logLimits: outputLimits{bytes: cfg.LogBytes, rate: cfg.LogRate, burst: cfg.LogBurst},
+		turns:     make(chan struct{}, runtime.NumCPU()),
+		pushes:    make(chan struct{}, maxPushes),
+		live:      map[string]*instance{},
+		outputs:   map[string]*output{},
+		resumed:   make(chan struct{}),
+		counts:    counts{began: time.Now()},
+		retention: retention{maxAge: cfg.KeepEnded, maxRecords: cfg.KeepRecords, maxLogs: cfg.KeepLogs},
 	}
 	a.life, a.end = context.WithCancelCause(context.Background())
 	a.fetcher = newFetcher(a)
@@ -208,12 +205,9 @@ func (a *Agent) Load() *pb.NodeLoad { return a.facts.load().message() }
 // Counts returns how many records have each status; statuses without any are left out.
 func (a *Agent) Counts() map[pb.InstanceStatus]int { return a.facts.countByStatus() }
 
-// RecordEvent makes an event that happened on this node part of the agent's reports. It fills in what
-// an event of this node has in any case: id, time and node.
+// RecordEvent makes an event that happened on this node part of the agent's reports. It gives it an id, and
+// fills in time and node where they are missing.
 func (a *Agent) RecordEvent(e *pb.Event) {
-	if e.EventId == "" {
-		e.EventId = a.nextEventID()
-	}
 	if e.Time == nil {
 		e.Time = timestamppb.Now()
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"maps"
+	"strconv"
 	"sync"
 
 	"github.com/wasmatrix/wasmatrix/fact"
@@ -21,6 +22,8 @@ const (
 // Each change has a seq. A removal leaves a tombstone, so that what came after any seq can be told
 // without telling everything. Records are never changed once they are here.
 type facts struct {
+	prefix string // of the ids of events: the node and this life of its agent
+
 	mu     sync.Mutex // guards what follows; nothing is called while it is held
 	rows   map[string]*row
 	oldest *row // rows in the order of their last change
@@ -30,6 +33,7 @@ type facts struct {
 	graves int    // tombstones among the rows
 	counts map[pb.InstanceStatus]int
 	memory uint64          // the sum of the limits of live instances
+	told   uint64          // events told so far
 	events []recordedEvent // a ring once it is full
 	eldest int             // index of the oldest event
 	tally  tally
@@ -64,9 +68,9 @@ type load struct {
 	memory    uint64
 }
 
-func newFacts() *facts {
+func newFacts(prefix string) *facts {
 	// The seq begins at 1, so that even an agent without a history is somewhere: 0 is nowhere.
-	return &facts{seq: 1, rows: map[string]*row{}, counts: map[pb.InstanceStatus]int{}}
+	return &facts{prefix: prefix, seq: 1, rows: map[string]*row{}, counts: map[pb.InstanceStatus]int{}}
 }
 
 // put publishes a record, with the event that tells of the change, if there is one. A record of a
@@ -370,7 +374,11 @@ func (f *facts) dropTombstonesLocked(n int) {
 	}
 }
 
+// recordEventLocked gives the event its id. Those of one life of an agent come in the order of the number in it, to everybody: who
+// has passed on one has passed on all before it.
 func (f *facts) recordEventLocked(event *pb.Event) {
+	f.told++
+	event.EventId = f.prefix + strconv.FormatUint(f.told, 10)
 	e := recordedEvent{f.seq, event}
 	f.tally.recorded++
 	if len(f.events) < maxEvents {

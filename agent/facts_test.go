@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -82,7 +83,7 @@ func (r *replica) differs(f *facts) string {
 func change1(t *rapid.T, f *facts, count *int) {
 	*count++
 	id := fmt.Sprintf("i%d", rapid.IntRange(0, 30).Draw(t, "id"))
-	event := &pb.Event{EventId: fmt.Sprint("e", *count)}
+	event := &pb.Event{}
 	old := f.get(id)
 	switch rapid.SampledFrom([]string{"put", "put", "put", "remove", "event"}).Draw(t, "change") {
 	case "put":
@@ -104,7 +105,7 @@ func change1(t *rapid.T, f *facts, count *int) {
 // since tells of that moment, make what is known now.
 func TestDeltaFromAnywhereReachesNow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := newFacts()
+		f := newFacts("")
 		count := 0
 		voters := []*replica{newReplica()}
 		for range rapid.IntRange(0, 80).Draw(t, "changes") {
@@ -142,7 +143,7 @@ func TestDeltaFromAnywhereReachesNow(t *testing.T) {
 }
 
 func TestRecordOfALowerGenerationIsTooLate(t *testing.T) {
-	f := newFacts()
+	f := newFacts("")
 	f.put(&pb.Instance{InstanceId: "i", Generation: 2}, nil)
 	if f.put(&pb.Instance{InstanceId: "i", Generation: 1}, nil) || f.get("i").GetGeneration() != 2 {
 		t.Fatal("generation 1 replaced generation 2")
@@ -154,7 +155,7 @@ func TestRecordOfALowerGenerationIsTooLate(t *testing.T) {
 }
 
 func TestMovedInstanceIsRememberedByItsTombstone(t *testing.T) {
-	f := newFacts()
+	f := newFacts("")
 	refuses := func(generation uint64) bool { _, yes := f.refused("i", generation); return yes }
 	f.put(&pb.Instance{InstanceId: "i", Generation: 2}, nil)
 	f.remove("i", 2, true, nil)
@@ -169,7 +170,7 @@ func TestMovedInstanceIsRememberedByItsTombstone(t *testing.T) {
 }
 
 func TestTombstonesAreBoundedAndThoseFarBehindStartOver(t *testing.T) {
-	f := newFacts()
+	f := newFacts("")
 	f.put(&pb.Instance{InstanceId: "first"}, nil)
 	early := f.position()
 	for n := range 2 * maxTombstones {
@@ -192,12 +193,23 @@ func TestTombstonesAreBoundedAndThoseFarBehindStartOver(t *testing.T) {
 }
 
 func TestEventsAreBoundedAndTheOldestGo(t *testing.T) {
-	f := newFacts()
-	for n := range maxEvents + 10 {
-		f.record(&pb.Event{EventId: fmt.Sprint(n)})
+	f := newFacts("n/boot/")
+	var tellers sync.WaitGroup
+	for range 2 {
+		tellers.Go(func() {
+			for range maxEvents/2 + 5 {
+				f.record(&pb.Event{})
+			}
+		})
 	}
+	tellers.Wait()
 	events := f.since(0).events
-	if len(events) != maxEvents || events[0].event.GetEventId() != "10" || !slices.IsSortedFunc(events, func(a, b recordedEvent) int { return int(a.seq) - int(b.seq) }) {
+	for n, e := range events { // the 10 oldest are gone
+		if want := fmt.Sprint("n/boot/", 11+n); e.event.GetEventId() != want {
+			t.Fatalf("event %d is %s, want %s: they are numbered in their order", n, e.event.GetEventId(), want)
+		}
+	}
+	if len(events) != maxEvents || events[0].event.GetEventId() != "n/boot/11" || !slices.IsSortedFunc(events, func(a, b recordedEvent) int { return int(a.seq) - int(b.seq) }) {
 		t.Fatalf("%d events are kept, the first is %s", len(events), events[0].event.GetEventId())
 	}
 	if few := f.since(f.position() - 3).events; len(few) != 3 {
@@ -206,14 +218,14 @@ func TestEventsAreBoundedAndTheOldestGo(t *testing.T) {
 }
 
 func TestLongReportsComeInPieces(t *testing.T) {
-	f := newFacts()
+	f := newFacts("")
 	big := &pb.InstanceSpec{Args: []string{string(make([]byte, 64<<10))}}
 	for n := range 2500 {
 		rec := &pb.Instance{InstanceId: fmt.Sprint(n), Revision: 1}
 		if n < 200 {
 			rec.Spec = big
 		}
-		f.put(rec, &pb.Event{EventId: fmt.Sprint("e", n)})
+		f.put(rec, &pb.Event{})
 	}
 	for _, from := range []uint64{0, 2} {
 		msgs := f.since(from).messages(maxReportRecords)

@@ -112,7 +112,7 @@ func TestMetricsTellHowFarVotersFollow(t *testing.T) {
 }
 
 func TestReaderThatMissedEventsIsCounted(t *testing.T) {
-	f := newFacts()
+	f := newFacts("")
 	f.record(&pb.Event{EventId: "first"})
 	from := f.position()
 	for n := range maxEvents {

@@ -155,7 +155,6 @@ func (e end) details(rec *pb.Instance, v verdict) map[string]string {
 // event tells of an instance.
 func (a *Agent) event(kind string, rec *pb.Instance, details map[string]string) *pb.Event {
 	return &pb.Event{
-		EventId:    a.nextEventID(),
 		Time:       timestamppb.Now(),
 		Type:       kind,
 		NodeId:     a.cfg.NodeID,
@@ -163,11 +162,6 @@ func (a *Agent) event(kind string, rec *pb.Instance, details map[string]string) 
 		Name:       rec.GetSpec().GetName(),
 		Details:    details,
 	}
-}
-
-// nextEventID returns an id that no other event has: the counter is unique within this boot.
-func (a *Agent) nextEventID() string {
-	return a.eventPrefix + strconv.FormatUint(a.eventCount.Add(1), 10)
 }
 
 // latest holds the newest record of one instance.

@@ -13,7 +13,7 @@ import (
 // one unbroken exchange must make them equal.
 func TestVoterEqualsAgentAfterAnyBreaks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := newFacts()
+		f := newFacts("")
 		count := 0
 		voter := newReplica()
 		for range rapid.IntRange(1, 8).Draw(t, "streams") {
@@ -86,7 +86,7 @@ func exchange(t *rapid.T, f *facts, s *session, voter *replica, count *int, budg
 }
 
 func TestAcknowledgementThatGoesBackEndsTheStream(t *testing.T) {
-	f := newFacts()
+	f := newFacts("")
 	f.put(&pb.Instance{InstanceId: "i"}, nil)
 	s := &session{bootID: "b", most: maxReportRecords}
 	s.greeted(&pb.ReportStatusResponse{})
@@ -109,7 +109,7 @@ func TestAcknowledgementThatGoesBackEndsTheStream(t *testing.T) {
 }
 
 func TestVoterThatIsAheadIsNotSentWhatItHas(t *testing.T) {
-	f := newFacts()
+	f := newFacts("")
 	f.put(&pb.Instance{InstanceId: "i"}, nil)
 	s := &session{bootID: "b", most: maxReportRecords}
 	s.greeted(&pb.ReportStatusResponse{BootId: "b", Seq: f.position()})
