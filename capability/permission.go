@@ -68,6 +68,9 @@ func ValidatePermission(providerType, permission string) error {
 				if err := ValidatePattern(topic); err != nil {
 					return fmt.Errorf("permission %q: %w", permission, err)
 				}
+				if prefix == publishTo && ofCluster(topic) {
+					return fmt.Errorf("permission %q: what begins with %s is the cluster's own to publish; msg:subscribe:%s lets a guest hear it", permission, ClusterSubject, topic)
+				}
 				return nil
 			}
 		}
@@ -186,12 +189,21 @@ func ValidatePattern(subject string) error {
 	return nil
 }
 
+// ClusterSubject is the first token of the subjects that the cluster speaks on, as of its events. Only nodes publish there.
+const ClusterSubject = "wasmatrix"
+
+// ofCluster says whether a subject is one that the cluster speaks on.
+func ofCluster(subject string) bool {
+	first, _, _ := strings.Cut(subject, ".")
+	return first == ClusterSubject
+}
+
 // Reserved says whether a subject is one that NATS keeps for itself: its servers' own, its streams and buckets, where answers
-// go. A wildcard at the beginning does not mean these, as in MQTT: they need to be named. Else who may publish to all
-// topics could change what others keep in the same NATS cluster, and who may hear all would hear others' answers.
+// go; or one of the cluster. A wildcard at the beginning does not mean these, as in MQTT: they need to be named. Else who may
+// publish to all topics could change what others keep in the same NATS cluster, and who may hear all would hear others' answers.
 func Reserved(subject string) bool {
 	first, _, _ := strings.Cut(subject, ".")
-	return strings.HasPrefix(first, "$") || first == "_INBOX"
+	return strings.HasPrefix(first, "$") || first == "_INBOX" || ofCluster(subject)
 }
 
 // BeginsWild says whether a pattern leaves open how a subject begins.

@@ -13,7 +13,7 @@ func TestValidPermissions(t *testing.T) {
 	for typ, permissions := range map[string][]string{
 		TypeKV:        {"kv:read", "kv:write", "kv:delete", "kv:bucket:a", "kv:bucket:*", "kv:bucket:my-bucket_1.x"},
 		TypeHTTP:      {"http:request", "http:domain:example.com", "http:domain:*.example.com", "http:domain:example.com:8443", "http:domain:localhost", "http:domain:10.0.0.1:80", "http:domain:[::1]:80", "http:domain:::1", "http:domain:xn--bcher-kva.de", "http:domain:_a.b"},
-		TypeMessaging: {"msg:publish", "msg:subscribe", "msg:publish:a", "msg:publish:a.*.b", "msg:subscribe:>", "msg:subscribe:a.>", "msg:publish:$KV.>"},
+		TypeMessaging: {"msg:publish", "msg:subscribe", "msg:publish:a", "msg:publish:a.*.b", "msg:subscribe:>", "msg:subscribe:a.>", "msg:publish:$KV.>", "msg:subscribe:wasmatrix.events.>", "msg:publish:wasmatrixes"},
 	} {
 		for _, p := range permissions {
 			for _, other := range Types() {
@@ -26,7 +26,7 @@ func TestValidPermissions(t *testing.T) {
 	for typ, permissions := range map[string][]string{
 		TypeKV:        {"", "kv", "kv:", "kv:read ", "KV:READ", "kv:bucket:", "kv:bucket:a/b", "kv:bucket:.a", "kv:bucket:a b", "kv:bucket:" + strings.Repeat("a", 65)},
 		TypeHTTP:      {"http:domain:", "http:domain:*", "http:domain:*.", "http:domain:a..b", "http:domain:a b", "http:domain:a/b", "http:domain:http://a", "http:domain:a:0", "http:domain:a:65536", "http:domain:a:http", "http:domain:[::1", "http:domain:[::1]x", "http:domain:*.10.0.0.1", "http:domain:a.*.b", "http:domain:bücher.de", "http:domain:user@a", "http:domain:a\nb"},
-		TypeMessaging: {"msg:publish:", "msg:publish:a..b", "msg:publish:.a", "msg:subscribe:>.a", "msg:subscribe:a b", "msg:subscribe:a\r\nb", "msg:subscribe:\xff", "msg:publish:" + strings.Repeat("a", 256)},
+		TypeMessaging: {"msg:publish:", "msg:publish:a..b", "msg:publish:.a", "msg:subscribe:>.a", "msg:subscribe:a b", "msg:subscribe:a\r\nb", "msg:subscribe:\xff", "msg:publish:" + strings.Repeat("a", 256), "msg:publish:wasmatrix", "msg:publish:wasmatrix.>", "msg:publish:wasmatrix.events.x"},
 		"mail":        {"kv:read"},
 	} {
 		for _, p := range permissions {
@@ -104,7 +104,7 @@ func TestWildcardsDoNotMeanReservedSubjects(t *testing.T) {
 		}
 		return r
 	}
-	for _, subject := range []string{"$JS.API.STREAM.DELETE.x", "$KV.bucket.key", "_INBOX.abc.1", "$SYS.>", "$KV.*"} {
+	for _, subject := range []string{"$JS.API.STREAM.DELETE.x", "$KV.bucket.key", "_INBOX.abc.1", "$SYS.>", "$KV.*", "wasmatrix.events.instance.started"} {
 		for _, wide := range []string{Publish, "msg:publish:>", "msg:publish:*.>", Subscribe, "msg:subscribe:>"} {
 			r := right(wide)
 			if r.PublishTo(subject) == nil || r.HearFrom(subject) == nil {
@@ -117,6 +117,23 @@ func TestWildcardsDoNotMeanReservedSubjects(t *testing.T) {
 	}
 	if err := right(Publish).PublishTo("_INBOXES.a$b"); err != nil {
 		t.Error(err)
+	}
+}
+
+// An event that a guest receives was sent by a node: no grant lets a guest send one, also none that was made before this was so.
+func TestNoGrantLetsAGuestSpeakForTheCluster(t *testing.T) {
+	const subject = "wasmatrix.events.instance.started"
+	for _, p := range []string{Publish, "msg:publish:>", "msg:publish:*.events.>", "msg:publish:wasmatrix.>", "msg:publish:" + subject} {
+		r, err := Compile(messagingGrant(p, "msg:subscribe:wasmatrix.events.>")).Of("msg", TypeMessaging)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.PublishTo(subject) == nil {
+			t.Errorf("%s allows to publish an event", p)
+		}
+		if err := r.HearFrom(subject); err != nil {
+			t.Errorf("events that are named may not be heard: %v", err)
+		}
 	}
 }
 

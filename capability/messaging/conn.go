@@ -19,6 +19,9 @@ type ConnConfig struct {
 	Server  *Server // the one in this process, which has started
 	Backend string  // nats://[USER:PASSWORD@]HOST:PORT[,...] or tls://
 
+	// The connection is not for guests but for the node, which may publish below [capability.ClusterSubject]. It needs Server.
+	OfNode bool
+
 	Name string // by which NATS lists the connection
 	// How long the server may take to confirm a subscription or a check, where the caller sets no time. Default 5s, which is
 	// what a provider has to answer in.
@@ -98,6 +101,9 @@ func Open(ctx context.Context, cfg ConnConfig) (*Conn, error) {
 		return nil, errors.New("a messaging connection goes to the node's own server or to a backend, not to both")
 	case cfg.Server != nil:
 		options = append(options, nats.InProcessServer(cfg.Server), nats.IgnoreDiscoveredServers())
+		if cfg.OfNode {
+			options = append(options, nats.Token(cfg.Server.own))
+		}
 	default:
 		b, err := parseBackend(cfg.Backend)
 		if err != nil {

@@ -2,6 +2,8 @@ package messaging
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,6 +74,7 @@ type Server struct {
 	cfg  Config
 	nats *server.Server
 	log  *serverLog
+	own  string // what a connection of the node itself shows; never leaves the process
 
 	mu sync.Mutex // guards options; held while they are replaced, so that routes follow calls in order
 
@@ -84,7 +87,7 @@ func NewServer(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: &serverLog{log: cfg.Log}}
+	s := &Server{cfg: cfg, log: &serverLog{log: cfg.Log}, own: rand.Text()}
 	s.options = &server.Options{
 		ServerName:      cfg.ServerName,
 		Host:            cfg.Listen,
@@ -94,6 +97,11 @@ func NewServer(cfg Config) (*Server, error) {
 		NoSigs:          true, // signals are the node's
 		NoLog:           true, // no log of its own: ours is set below
 		NoSystemAccount: true, // nobody asks it, and it would talk to itself
+
+		CustomClientAuthentication: admission{own: s.own},
+		// Has the server tell its clients that they need not say who they are.
+		Users: []*server.User{{Username: anybody}}, NoAuthUser: anybody,
+
 		Cluster: server.ClusterOpts{
 			Name:      cfg.ClusterName,
 			Host:      cfg.Listen,
@@ -110,6 +118,23 @@ func NewServer(cfg Config) (*Server, error) {
 	nats.SetLoggerV2(s.log, cfg.Log.Enabled(context.Background(), slog.LevelDebug), false, false)
 	s.nats = nats
 	return s, s.registerMetrics()
+}
+
+const anybody = "anybody"
+
+// admission lets everybody in, and nobody but the node itself publish what only nodes say.
+type admission struct{ own string }
+
+// Check implements [server.Authentication].
+func (a admission) Check(c server.ClientAuthentication) bool {
+	user := &server.User{} // without a name, or NATS would hang up when routes change
+	if subtle.ConstantTimeCompare([]byte(c.GetOpts().Token), []byte(a.own)) != 1 {
+		user.Permissions = &server.Permissions{Publish: &server.SubjectPermission{
+			Deny: []string{capability.ClusterSubject, capability.ClusterSubject + ".>"},
+		}}
+	}
+	c.RegisterUser(user)
+	return true
 }
 
 func orRandom(port int) int {

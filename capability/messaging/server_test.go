@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/wasmatrix/wasmatrix/capability"
 )
 
@@ -276,5 +278,45 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 	}
 	if err := s.SetRoutes([]string{s.RouteAddr(), s.RouteAddr()}); err != nil || s.Routes() != 0 {
 		t.Errorf("its own address twice: %v, %d routes", err, s.Routes())
+	}
+}
+
+// Who hears an event can rely on a node having sent it: neither a guest nor a program from outside can, whatever it says it is.
+func TestOnlyNodesPublishWhatTheClusterSays(t *testing.T) {
+	servers := startMany(t, 2)
+	node := open(t, ConnConfig{Server: servers[0], OfNode: true})
+	guests := connect(t, servers[1])
+	came, _ := hear(t, guests, "wasmatrix.events.>", "")
+	reaches(t, node, "wasmatrix.events.a", came)
+
+	if err := errors.Join(guests.Publish(t.Context(), "wasmatrix.events.forged", nil), guests.Check(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	for _, options := range [][]nats.Option{nil, {nats.UserInfo("node", "node")}, {nats.Token("node")}, {nats.UserInfo(anybody, "")}} {
+		nc, err := nats.Connect("nats://"+servers[0].ClientAddr(), append(options, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		for _, subject := range []string{"wasmatrix.events.forged", "wasmatrix"} {
+			if err := errors.Join(nc.Publish(subject, nil), nc.Flush()); err != nil {
+				t.Fatal(err)
+			}
+			if err := nc.LastError(); !errors.Is(err, nats.ErrPermissionViolation) {
+				t.Errorf("%s was taken: %v", subject, err)
+			}
+		}
+	}
+	// A change of routes asks all clients again who they are.
+	if err := errors.Join(servers[1].SetRoutes(nil), servers[1].SetRoutes([]string{servers[0].RouteAddr()}), servers[0].SetRoutes(nil), servers[0].SetRoutes([]string{servers[1].RouteAddr()})); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the route is back", func() bool { return servers[0].Routes() == 1 })
+	reaches(t, node, "wasmatrix.events.b", came)
+	if err := errors.Join(guests.Publish(t.Context(), "wasmatrix.events.forged", nil), guests.Check(t.Context()), node.Publish(t.Context(), "wasmatrix.events.true", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if m := next(t, came); m.Subject != "wasmatrix.events.true" {
+		t.Errorf("heard %s", m.Subject)
 	}
 }
