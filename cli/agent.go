@@ -104,6 +104,8 @@ func agentFlags() []cli.Flag {
 		&cli.StringFlag{Name: "etcd-ca-file", Usage: "use TLS with etcd, and trust who is certified by those in this `FILE`", EnvVars: env("etcd-ca-file")},
 		&cli.StringFlag{Name: "etcd-cert-file", Usage: "show etcd the certificate in this `FILE`", EnvVars: env("etcd-cert-file")},
 		&cli.StringFlag{Name: "etcd-key-file", Usage: "the certificate's key is in this `FILE`", EnvVars: env("etcd-key-file")},
+		&cli.StringSliceFlag{Name: "event-webhook", Usage: "while this node leads, post what happens as CloudEvents to this `URL`; repeatable, or with commas (one in an address is %2C); the same on each node", EnvVars: env("event-webhook")},
+		&cli.StringFlag{Name: "event-webhook-secret-file", Usage: "sign what is posted with the key in this `FILE`", EnvVars: env("event-webhook-secret-file")},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "log from this `LEVEL` on: debug, info, warn or error", EnvVars: env("log-level")},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "log in this `FORMAT`: text or json", EnvVars: env("log-format")},
 	}
@@ -152,6 +154,7 @@ func agentConfig(s *settings, build Build) (node.Config, error) {
 	cfg.Etcd.Endpoints = splitCommas(s.StringSlice("etcd-endpoints"))
 	cfg.Etcd.User, cfg.Etcd.PasswordFile = s.String("etcd-user"), s.String("etcd-password-file")
 	cfg.Etcd.CAFile, cfg.Etcd.CertFile, cfg.Etcd.KeyFile = s.String("etcd-ca-file"), s.String("etcd-cert-file"), s.String("etcd-key-file")
+	cfg.EventWebhooks.URLs, cfg.EventWebhooks.SecretFile = splitCommas(s.StringSlice("event-webhook")), s.String("event-webhook-secret-file")
 	var errs []error
 	var err error
 	if cfg.Labels, err = parsePairs(splitCommas(s.StringSlice("label"))); err != nil {

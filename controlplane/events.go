@@ -11,8 +11,8 @@ import (
 // keepEvents is how many events a voter keeps; older ones go first.
 const keepEvents = 10_000
 
-// eventLog keeps the latest events of all agents, each once, in the order in which they came.
-type eventLog struct {
+// EventLog keeps the latest events of all agents, each once, in the order in which they came.
+type EventLog struct {
 	mu sync.Mutex // guards all below
 
 	kept    []*pb.Event
@@ -21,12 +21,13 @@ type eventLog struct {
 	changed chan struct{} // closed and replaced with each addition
 }
 
-func newEventLog() *eventLog {
-	return &eventLog{seen: map[string]struct{}{}, changed: make(chan struct{})}
+// NewEventLog returns an empty log.
+func NewEventLog() *EventLog {
+	return &EventLog{seen: map[string]struct{}{}, changed: make(chan struct{})}
 }
 
-// add appends the events that it has not seen before.
-func (l *eventLog) add(events []*pb.Event) {
+// Add appends the events that it has not seen before.
+func (l *EventLog) Add(events []*pb.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := len(l.kept)
@@ -54,12 +55,38 @@ func (l *eventLog) add(events []*pb.Event) {
 
 // after returns the events from a position on, the position after them, and a channel that is
 // closed when there are more. Position 0 is the oldest event kept.
-func (l *eventLog) after(position int) ([]*pb.Event, int, <-chan struct{}) {
+func (l *EventLog) after(position int) ([]*pb.Event, int, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	from := max(position-l.dropped, 0)
 	return slices.Clone(l.kept[min(from, len(l.kept)):]), l.dropped + len(l.kept), l.changed
 }
+
+// Reading is what is at a position of the log.
+type Reading struct {
+	Event    *pb.Event       // nil where none has come yet
+	Position int             // the next one
+	Missed   int             // how many events from the asked position on have gone already
+	More     <-chan struct{} // closed when there are events that have come since
+}
+
+// Read returns the event at a position, or if it has gone, the oldest after it. Position 0 is the oldest kept.
+func (l *EventLog) Read(position int) Reading {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := Reading{Position: max(position, l.dropped), More: l.changed}
+	if position > 0 {
+		r.Missed = r.Position - position
+	}
+	if n := r.Position - l.dropped; n < len(l.kept) {
+		r.Event = l.kept[n]
+		r.Position++
+	}
+	return r
+}
+
+// Events returns what this node remembers of what happened, which is little where it is no voter.
+func (s *Server) Events() *EventLog { return s.events }
 
 // WatchEvents streams the events gathered so far, by time, and if asked those to come.
 func (s *Server) WatchEvents(req *pb.WatchEventsRequest, stream pb.ControlPlaneService_WatchEventsServer) error {

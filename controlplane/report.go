@@ -47,7 +47,7 @@ func (s *Server) ReportStatus(stream pb.ControlPlaneService_ReportStatusServer) 
 		if m.GetFull() {
 			full, collecting = nil, true
 		}
-		s.events.add(m.GetEvents())
+		s.events.Add(m.GetEvents())
 		switch {
 		case collecting:
 			full = append(full, m.GetInstances()...)

@@ -100,7 +100,7 @@ type Server struct {
 
 	lossGrace atomic.Int64 // the configured one, until it is changed; a time.Duration
 	view      *view
-	events    *eventLog
+	events    *EventLog
 	reporters reporters
 	board     *board
 	metrics   *metrics
@@ -120,7 +120,7 @@ func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, local LocalA
 		peers:   peers,
 		local:   local,
 		view:    newView(cfg.NodeID),
-		events:  newEventLog(),
+		events:  NewEventLog(),
 		board:   newBoard(),
 		metrics: newMetrics(),
 	}

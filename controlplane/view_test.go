@@ -213,16 +213,16 @@ func TestReservationCountsButEndsNobody(t *testing.T) {
 }
 
 func TestEventsAreKeptOnceAndBounded(t *testing.T) {
-	l := newEventLog()
+	l := NewEventLog()
 	event := func(n int) *pb.Event { return &pb.Event{EventId: fmt.Sprint(n)} }
-	l.add([]*pb.Event{event(1), event(2), event(1)})
-	l.add([]*pb.Event{event(2), event(3)})
+	l.Add([]*pb.Event{event(1), event(2), event(1)})
+	l.Add([]*pb.Event{event(2), event(3)})
 	if got, _, _ := l.after(0); len(got) != 3 {
 		t.Fatalf("%d events kept, want each of 3 once", len(got))
 	}
 	_, position, changed := l.after(0)
 	for n := range 3 * keepEvents {
-		l.add([]*pb.Event{event(n + 10)})
+		l.Add([]*pb.Event{event(n + 10)})
 	}
 	select {
 	case <-changed:
@@ -239,4 +239,39 @@ func TestEventsAreKeptOnceAndBounded(t *testing.T) {
 	if last := got[len(got)-1].GetEventId(); last != fmt.Sprint(3*keepEvents+9) {
 		t.Fatalf("the last event is %s", last)
 	}
+}
+
+// Whoever reads the log gets each event once and in order, or is told how many it missed; and the log never holds more than it may.
+func TestReadersOfEventsMissNoneUntold(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := NewEventLog()
+		added, position, next := 0, 0, 0 // next: the number of the event that the reader is to get
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			for n := range rapid.IntRange(0, 3000).Draw(t, "added") {
+				l.Add([]*pb.Event{{EventId: fmt.Sprint(added + n)}})
+			}
+			added = l.dropped + len(l.kept)
+			if len(l.kept) > keepEvents+keepEvents/10 {
+				t.Fatalf("%d events are kept", len(l.kept))
+			}
+			for range rapid.IntRange(0, 1500).Draw(t, "read") {
+				r := l.Read(position)
+				if position == 0 {
+					next = l.dropped // what was before is not missed
+				}
+				next += r.Missed
+				position = r.Position
+				if r.Event == nil {
+					if next != added {
+						t.Fatalf("%d of %d events were read or missed", next, added)
+					}
+					break
+				}
+				if r.Event.GetEventId() != fmt.Sprint(next) {
+					t.Fatalf("event %s, want %d", r.Event.GetEventId(), next)
+				}
+				next++
+			}
+		}
+	})
 }

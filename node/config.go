@@ -11,6 +11,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/fact"
 	"github.com/wasmatrix/wasmatrix/mirror"
+	"github.com/wasmatrix/wasmatrix/notify"
 )
 
 // Config is all that a node is told at its start. The command line completes it with defaults.
@@ -50,6 +51,8 @@ type Config struct {
 	SpareProcessors int
 	// Where a copy of who is here and which providers there are is kept while this node leads; without endpoints nowhere.
 	Etcd mirror.Etcd
+	// Who is told by HTTP what happens while this node leads.
+	EventWebhooks notify.Webhooks
 
 	Version string
 	Commit  string       // of the source that the binary was built from
@@ -106,7 +109,7 @@ func (c Config) Validate() error {
 	check(c.NodeLossGrace > 0, "--node-loss-grace %s: want more than nothing", c.NodeLossGrace)
 	check(c.DrainTimeout > 0, "--drain-timeout %s: want more than nothing", c.DrainTimeout)
 	check(c.Pulse.Every == 0 || c.Pulse.Every > 0 && c.Pulse.Beat != nil && c.Pulse.Leaving != nil, "a pulse without somebody who takes it")
-	errs = append(errs, c.Etcd.Validate())
+	errs = append(errs, c.Etcd.Validate(), c.EventWebhooks.Validate())
 	return errors.Join(errs...)
 }
 

@@ -61,6 +61,15 @@ func (m *messages) wait(ctx context.Context) (*messaging.Server, error) {
 	}
 }
 
+// nodesMessages returns a connection of the node's own, once the server is up.
+func (n *node) nodesMessages(ctx context.Context) (*messaging.Conn, error) {
+	server, err := n.messages.wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return messaging.Open(ctx, messaging.ConnConfig{Server: server, OfNode: true, Name: "node", Log: n.cfg.Log.With("node", n.cfg.NodeName)})
+}
+
 func (n *node) routeMessages(ctx context.Context, server *messaging.Server) error {
 	for {
 		changed := n.cluster.Changed()

@@ -21,6 +21,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/controlplane"
 	"github.com/wasmatrix/wasmatrix/mirror"
 	"github.com/wasmatrix/wasmatrix/modulestore"
+	"github.com/wasmatrix/wasmatrix/notify"
 	"github.com/wasmatrix/wasmatrix/operator"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/provider"
@@ -62,6 +63,7 @@ type node struct {
 	providers *provider.Host
 	mirror    *mirror.Mirror // nil where no etcd is given
 	traces    *otlp.Provider // nil where nobody traces
+	notifier  *notify.Notifier
 }
 
 // Run runs a node until ctx ends, and then leaves in order: instances are started elsewhere and
@@ -165,6 +167,12 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 			return n, err
 		}
 	}
+	n.notifier, err = notify.New(notify.Config{
+		Webhooks: cfg.EventWebhooks, Messages: n.nodesMessages, Version: cfg.Version, Log: log, Registerer: n.metrics,
+	}, n.cluster, n.control.Events())
+	if err != nil {
+		return n, err
+	}
 	n.server = rpc.NewServer(rpc.ServerConfig{Log: log, Leader: leader{n.cluster}, Peers: n.peers, Ready: n.servesControlPlane, Registerer: n.metrics, Tracer: n.traces.Tracer()})
 	n.agent.Register(n.server)
 	n.control.Register(n.server)
@@ -202,6 +210,7 @@ func (n *node) run(ctx context.Context) error {
 	if n.mirror != nil {
 		parts.start("mirror", n.mirror.Run)
 	}
+	parts.start("notifier", n.notifier.Run)
 	parts.start("contact", n.keepContact)
 	parts.start("tidying", n.tidy)
 	if n.cfg.Pulse.Every > 0 {
