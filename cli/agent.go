@@ -50,7 +50,7 @@ func agentCommand(build Build) *cli.Command {
 			if err != nil {
 				return s.wrong(err)
 			}
-			cfg.Log = log.Logger()
+			cfg.Log, cfg.Logging = log.Logger(), log
 			systemd, err := newSupervisor(cfg)
 			if err != nil {
 				return err
@@ -62,7 +62,9 @@ func agentCommand(build Build) *cli.Command {
 			}
 			ctx, stop := untilSignal(c.Context, os.Exit)
 			defer stop()
-			changes, stopReloading := reloadAtHangup(ctx, &reloader{command: c, build: build, running: s, tuned: cfg.Tunable, log: log})
+			reload := newReloader(c, build, s, cfg.Tunable, log)
+			cfg.Settings = reload.describe
+			changes, stopReloading := reload.atHangup(ctx)
 			defer stopReloading()
 			cfg.Changes = changes
 			if err = node.Run(ctx, cfg); err != nil {

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/wasmatrix/wasmatrix/logging"
 	"github.com/wasmatrix/wasmatrix/node"
 )
 
@@ -30,7 +30,7 @@ func checkConfig(c *cli.Context, build Build) error {
 	var rows [][]string
 	for _, f := range s.Command.Flags {
 		if name := f.Names()[0]; s.given(name) && !slices.Contains(notInFile, name) {
-			rows = append(rows, []string{name, withoutUserinfo(s.text(name)), s.origins[name]})
+			rows = append(rows, []string{name, logging.WithoutUserinfo(s.text(name)), s.origins[name]})
 		}
 	}
 	if rows == nil {
@@ -60,19 +60,4 @@ func count(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// withoutUserinfo takes user and password out of URLs, wherever in a text they are.
-func withoutUserinfo(text string) string {
-	words := strings.Split(text, "://")
-	for i := 1; i < len(words); i++ {
-		end := strings.IndexAny(words[i], "/ ,\n")
-		if end < 0 {
-			end = len(words[i])
-		}
-		if at := strings.LastIndex(words[i][:end], "@"); at >= 0 {
-			words[i] = "REDACTED" + words[i][at:]
-		}
-	}
-	return strings.Join(words, "://")
 }

@@ -228,6 +228,8 @@ func (c *completer) argument(l *line, current string) proposals {
 		return (&line{commands: c.app.Commands}).subcommands()
 	case word == "TYPE":
 		return list("kv", "http", "messaging")
+	case word == "[LEVEL]":
+		return list(values["log-level"]...)
 	case word == "ID":
 		return ask.providers()
 	case strings.HasPrefix(word, "ID"):

@@ -16,7 +16,7 @@ import (
 func operatorCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "operator",
-		Usage:     "look after the quorum by hand, on bad days",
+		Usage:     "look into nodes and after the quorum by hand, on bad days",
 		ArgsUsage: "COMMAND",
 		Subcommands: []*cli.Command{
 			{
@@ -57,6 +57,8 @@ func operatorCommand() *cli.Command {
 				},
 			},
 			snapshotCommand(),
+			logLevelCommand(),
+			debugCommand(),
 			{
 				Name:      "recover",
 				Usage:     "found a new quorum when the old one is lost for ever",

@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"io"
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -36,16 +39,20 @@ type reloader struct {
 	command *cli.Context
 	build   Build
 	log     *logging.Log
+	start   *settings    // of the node's start
+	tuned   node.Tunable // what the node was told last
 
-	running *settings         // of the start
-	now     map[string]string // what has changed since of the flags that can
-	tuned   node.Tunable      // what the node was told last
+	mu    sync.Mutex         // guards what follows
+	since map[string]setting // of the flags that take effect at once, those that have changed since the start
 }
 
-// reloadAtHangup reads the configuration again at each SIGHUP, until ctx ends or stop is called. What changes comes through the
+func newReloader(c *cli.Context, build Build, start *settings, tuned node.Tunable, log *logging.Log) *reloader {
+	return &reloader{command: c, build: build, log: log, start: start, tuned: tuned, since: map[string]setting{}}
+}
+
+// atHangup reads the configuration again at each SIGHUP, until ctx ends or stop is called. What changes comes through the
 // channel.
-func reloadAtHangup(ctx context.Context, r *reloader) (_ <-chan node.Tunable, stop func()) {
-	r.now = map[string]string{}
+func (r *reloader) atHangup(ctx context.Context) (_ <-chan node.Tunable, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	hangups, changes, ended := make(chan os.Signal, 1), make(chan node.Tunable), make(chan struct{})
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -77,7 +84,7 @@ func reloadAtHangup(ctx context.Context, r *reloader) (_ <-chan node.Tunable, st
 // reload reads the configuration again and says whether the node is to be told. A wrong one changes nothing.
 func (r *reloader) reload() bool {
 	log := r.log.Logger()
-	if r.running.String("config") == "" {
+	if r.start.String("config") == "" {
 		log.Info("told to read the configuration again, and there is no --config: nothing changes")
 		return false
 	}
@@ -101,7 +108,7 @@ func (r *reloader) reload() bool {
 	changed := 0
 	for _, f := range next.Command.Flags {
 		name := f.Names()[0]
-		before, after := r.value(name), withoutUserinfo(next.text(name))
+		before, after := r.now(name).values[0], logging.WithoutUserinfo(next.text(name))
 		if before == after {
 			continue
 		}
@@ -113,17 +120,32 @@ func (r *reloader) reload() bool {
 		}
 		changed++
 		table[i].apply(&r.tuned, &cfg)
-		r.now[name] = after
+		r.mu.Lock()
+		r.since[name] = setting{values: []string{after}, place: next.origins[name]}
+		r.mu.Unlock()
 		log.Info("a setting has changed", "setting", name, "value", after, "was", before)
 	}
 	log.Info("the configuration was read again", "path", next.String("config"), "settings", changed)
 	return changed > 0
 }
 
-// value returns what holds now.
-func (r *reloader) value(name string) string {
-	if text, ok := r.now[name]; ok {
-		return text
+// now returns what holds of a flag, and where that is from.
+func (r *reloader) now(name string) setting {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if changed, ok := r.since[name]; ok {
+		return changed
 	}
-	return withoutUserinfo(r.running.text(name))
+	return setting{values: []string{logging.WithoutUserinfo(r.start.text(name))}, place: r.start.origins[name]}
+}
+
+// describe writes all settings that hold now.
+func (r *reloader) describe(w io.Writer) error {
+	var rows [][]string
+	for _, f := range r.start.Command.Flags {
+		name := f.Names()[0]
+		s := r.now(name)
+		rows = append(rows, []string{name, s.values[0], cmp.Or(s.place, "default")})
+	}
+	return table(w, []column{{heading: "SETTING"}, {heading: "VALUE"}, {heading: "FROM"}}, rows)
 }

@@ -41,6 +41,9 @@ func (c *Cluster) RaftState() RaftState {
 	}
 }
 
+// RaftStats returns what Raft says of itself, for people.
+func (c *Cluster) RaftStats() map[string]string { return c.raft().Stats() }
+
 // FoundQuorum makes this node the only voter of a new quorum, whose leader chooses further ones. It starts
 // from all that is in this node's log, committed or not: what the dead had acknowledged is among it if
 // anywhere. Nothing else of this node stops. givenUp are nodes for whose return nobody is to wait.

@@ -43,6 +43,11 @@ func New(cfg Config) (*Log, error) {
 	return l, nil
 }
 
+// Discard returns a log that writes and keeps nothing.
+func Discard() *Log {
+	return &Log{Level: newLevel(slog.LevelInfo), recent: newRecent(1, 0), logger: slog.New(slog.DiscardHandler)}
+}
+
 // Logger returns where to log to. Its lines have the ids of the request and trace that their context belongs to.
 func (l *Log) Logger() *slog.Logger { return l.logger }
 

@@ -2,6 +2,7 @@ package logging
 
 import (
 	"io"
+	"strings"
 	"sync"
 )
 
@@ -52,9 +53,24 @@ func (r *recent) writeTo(w io.Writer) error {
 	}
 	r.mu.Unlock()
 	for _, line := range lines {
-		if _, err := w.Write(line); err != nil {
+		if _, err := io.WriteString(w, WithoutUserinfo(string(line))); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// WithoutUserinfo takes user and password out of URLs, wherever in a text they are.
+func WithoutUserinfo(text string) string {
+	words := strings.Split(text, "://")
+	for i := 1; i < len(words); i++ {
+		end := strings.IndexAny(words[i], " \t\n\"'")
+		if end < 0 {
+			end = len(words[i])
+		}
+		if at := strings.LastIndex(words[i][:end], "@"); at >= 0 {
+			words[i] = "REDACTED" + words[i][at:]
+		}
+	}
+	return strings.Join(words, "://")
 }

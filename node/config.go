@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/fact"
+	"github.com/wasmatrix/wasmatrix/logging"
 	"github.com/wasmatrix/wasmatrix/mirror"
 	"github.com/wasmatrix/wasmatrix/notify"
 )
@@ -56,7 +58,11 @@ type Config struct {
 
 	Version string
 	Commit  string       // of the source that the binary was built from
-	Log     *slog.Logger // nil: none
+	Log     *slog.Logger // nil: that of Logging
+	// What Log leads to, for its level and its last lines; nil: nowhere.
+	Logging *logging.Log
+	// Writes the settings that hold now, for a bug report; nil: nobody knows them.
+	Settings func(io.Writer) error
 	// Called once, when the node is a registered member of a cluster.
 	Ready func(Info)
 	// For whoever watches over the process; the zero value for nobody.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/capability/kv/replica"
 	"github.com/wasmatrix/wasmatrix/cluster"
 	"github.com/wasmatrix/wasmatrix/controlplane"
+	"github.com/wasmatrix/wasmatrix/logging"
 	"github.com/wasmatrix/wasmatrix/mirror"
 	"github.com/wasmatrix/wasmatrix/modulestore"
 	"github.com/wasmatrix/wasmatrix/notify"
@@ -73,8 +73,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	if cfg.Logging == nil {
+		cfg.Logging = logging.Discard()
+	}
 	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
+		cfg.Log = cfg.Logging.Logger()
 	}
 	n, err := build(ctx, cfg)
 	if err != nil {
@@ -176,7 +179,9 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 	n.server = rpc.NewServer(rpc.ServerConfig{Log: log, Leader: leader{n.cluster}, Peers: n.peers, Ready: n.servesControlPlane, Registerer: n.metrics, Tracer: n.traces.Tracer()})
 	n.agent.Register(n.server)
 	n.control.Register(n.server)
-	operator.New(operator.Config{NodeID: id, NodeName: cfg.NodeName, Version: cfg.Version, Log: log}, n.cluster, fsm, n.peers).Register(n.server)
+	operator.New(operator.Config{
+		NodeID: id, NodeName: cfg.NodeName, Version: cfg.Version, DataDir: cfg.DataDir, Log: log, Logging: cfg.Logging, Sources: n.debugSources(),
+	}, n.cluster, fsm, n.peers).Register(n.server)
 
 	self, err := n.peers.Conn(addr(cfg.RPCPort))
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/wasmatrix/wasmatrix/cluster"
+	"github.com/wasmatrix/wasmatrix/logging"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/raftfsm"
 	"github.com/wasmatrix/wasmatrix/rpc"
@@ -26,7 +27,11 @@ type Config struct {
 	NodeID   string
 	NodeName string
 	Version  string // of the binary
+	DataDir  string
 	Log      *slog.Logger
+	Logging  *logging.Log // what Log leads to
+	// What the other parts of the node add to a bug report.
+	Sources []Source
 }
 
 // Service serves OperatorService on one node.
@@ -39,6 +44,7 @@ type Service struct {
 	peers   *rpc.Peers
 
 	recovering sync.Mutex // held by the one recovery under way
+	collecting sync.Mutex // held by the one that collects for a bug report
 }
 
 // New returns a service that does nothing by itself.

@@ -9,6 +9,7 @@ package wasmatrixv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -1019,11 +1020,295 @@ func (x *RecoverQuorumResponse) GetTerm() uint64 {
 	return 0
 }
 
+type ChangeLogLevelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node, by name or id, to which the call is passed on; empty for the one that is asked.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// "debug", "info", "warn" or "error"; empty to change nothing.
+	Level string `protobuf:"bytes,2,opt,name=level,proto3" json:"level,omitempty"`
+	// After this time the level before holds again; not set for good, which is until the node starts or reads its
+	// configuration again.
+	ValidFor      *durationpb.Duration `protobuf:"bytes,3,opt,name=valid_for,json=validFor,proto3" json:"valid_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeLogLevelRequest) Reset() {
+	*x = ChangeLogLevelRequest{}
+	mi := &file_wasmatrix_v1_operator_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeLogLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeLogLevelRequest) ProtoMessage() {}
+
+func (x *ChangeLogLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_operator_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeLogLevelRequest.ProtoReflect.Descriptor instead.
+func (*ChangeLogLevelRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_operator_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ChangeLogLevelRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ChangeLogLevelRequest) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *ChangeLogLevelRequest) GetValidFor() *durationpb.Duration {
+	if x != nil {
+		return x.ValidFor
+	}
+	return nil
+}
+
+type ChangeLogLevelResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	NodeId   string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeName string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// The level that holds now.
+	Level string `protobuf:"bytes,3,opt,name=level,proto3" json:"level,omitempty"`
+	// Where it holds for a time: until when, and which one does afterwards.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	ThenLevel     string                 `protobuf:"bytes,5,opt,name=then_level,json=thenLevel,proto3" json:"then_level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeLogLevelResponse) Reset() {
+	*x = ChangeLogLevelResponse{}
+	mi := &file_wasmatrix_v1_operator_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeLogLevelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeLogLevelResponse) ProtoMessage() {}
+
+func (x *ChangeLogLevelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_operator_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeLogLevelResponse.ProtoReflect.Descriptor instead.
+func (*ChangeLogLevelResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_operator_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ChangeLogLevelResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *ChangeLogLevelResponse) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *ChangeLogLevelResponse) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *ChangeLogLevelResponse) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *ChangeLogLevelResponse) GetThenLevel() string {
+	if x != nil {
+		return x.ThenLevel
+	}
+	return ""
+}
+
+type CollectDebugRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node, by name or id, to which the call is passed on; empty for the one that is asked.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// How long its use of the processors is watched; a minute at the most, not set for not at all.
+	CpuFor *durationpb.Duration `protobuf:"bytes,2,opt,name=cpu_for,json=cpuFor,proto3" json:"cpu_for,omitempty"`
+	// Also what guests were given and wrote: arguments, environment, output.
+	WithGuestData bool `protobuf:"varint,3,opt,name=with_guest_data,json=withGuestData,proto3" json:"with_guest_data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectDebugRequest) Reset() {
+	*x = CollectDebugRequest{}
+	mi := &file_wasmatrix_v1_operator_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectDebugRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectDebugRequest) ProtoMessage() {}
+
+func (x *CollectDebugRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_operator_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectDebugRequest.ProtoReflect.Descriptor instead.
+func (*CollectDebugRequest) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_operator_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CollectDebugRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *CollectDebugRequest) GetCpuFor() *durationpb.Duration {
+	if x != nil {
+		return x.CpuFor
+	}
+	return nil
+}
+
+func (x *CollectDebugRequest) GetWithGuestData() bool {
+	if x != nil {
+		return x.WithGuestData
+	}
+	return false
+}
+
+// CollectDebugResponse is a piece of a file. The pieces of one follow each other.
+type CollectDebugResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	NodeId   string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeName string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// The file's name, without a directory.
+	File string `protobuf:"bytes,3,opt,name=file,proto3" json:"file,omitempty"`
+	Data []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// Why the file is not there, or not whole.
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectDebugResponse) Reset() {
+	*x = CollectDebugResponse{}
+	mi := &file_wasmatrix_v1_operator_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectDebugResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectDebugResponse) ProtoMessage() {}
+
+func (x *CollectDebugResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_operator_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectDebugResponse.ProtoReflect.Descriptor instead.
+func (*CollectDebugResponse) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_operator_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CollectDebugResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *CollectDebugResponse) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *CollectDebugResponse) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *CollectDebugResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *CollectDebugResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_wasmatrix_v1_operator_proto protoreflect.FileDescriptor
 
 const file_wasmatrix_v1_operator_proto_rawDesc = "" +
 	"\n" +
-	"\x1bwasmatrix/v1/operator.proto\x12\fwasmatrix.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17wasmatrix/v1/raft.proto\"'\n" +
+	"\x1bwasmatrix/v1/operator.proto\x12\fwasmatrix.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17wasmatrix/v1/raft.proto\"'\n" +
 	"\x0fListRaftRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"u\n" +
 	"\x10ListRaftResponse\x12-\n" +
@@ -1101,14 +1386,37 @@ const file_wasmatrix_v1_operator_proto_rawDesc = "" +
 	"\tsurvivors\x18\x05 \x03(\tR\tsurvivors\x12\x1d\n" +
 	"\n" +
 	"last_index\x18\x06 \x01(\x04R\tlastIndex\x12\x12\n" +
-	"\x04term\x18\a \x01(\x04R\x04term2\xaa\x04\n" +
+	"\x04term\x18\a \x01(\x04R\x04term\"y\n" +
+	"\x15ChangeLogLevelRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05level\x18\x02 \x01(\tR\x05level\x126\n" +
+	"\tvalid_for\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bvalidFor\"\xb5\x01\n" +
+	"\x16ChangeLogLevelResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x14\n" +
+	"\x05level\x18\x03 \x01(\tR\x05level\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1d\n" +
+	"\n" +
+	"then_level\x18\x05 \x01(\tR\tthenLevel\"\x85\x01\n" +
+	"\x13CollectDebugRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x122\n" +
+	"\acpu_for\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06cpuFor\x12&\n" +
+	"\x0fwith_guest_data\x18\x03 \x01(\bR\rwithGuestData\"\x8a\x01\n" +
+	"\x14CollectDebugResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\tR\x04file\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error2\xe0\x05\n" +
 	"\x0fOperatorService\x12I\n" +
 	"\bListRaft\x12\x1d.wasmatrix.v1.ListRaftRequest\x1a\x1e.wasmatrix.v1.ListRaftResponse\x12R\n" +
 	"\vRemoveVoter\x12 .wasmatrix.v1.RemoveVoterRequest\x1a!.wasmatrix.v1.RemoveVoterResponse\x12g\n" +
 	"\x12TransferLeadership\x12'.wasmatrix.v1.TransferLeadershipRequest\x1a(.wasmatrix.v1.TransferLeadershipResponse\x12U\n" +
 	"\fSaveSnapshot\x12!.wasmatrix.v1.SaveSnapshotRequest\x1a\".wasmatrix.v1.SaveSnapshotResponse\x12^\n" +
 	"\x0fRestoreSnapshot\x12$.wasmatrix.v1.RestoreSnapshotRequest\x1a%.wasmatrix.v1.RestoreSnapshotResponse\x12X\n" +
-	"\rRecoverQuorum\x12\".wasmatrix.v1.RecoverQuorumRequest\x1a#.wasmatrix.v1.RecoverQuorumResponseB\xb1\x01\n" +
+	"\rRecoverQuorum\x12\".wasmatrix.v1.RecoverQuorumRequest\x1a#.wasmatrix.v1.RecoverQuorumResponse\x12[\n" +
+	"\x0eChangeLogLevel\x12#.wasmatrix.v1.ChangeLogLevelRequest\x1a$.wasmatrix.v1.ChangeLogLevelResponse\x12W\n" +
+	"\fCollectDebug\x12!.wasmatrix.v1.CollectDebugRequest\x1a\".wasmatrix.v1.CollectDebugResponse0\x01B\xb1\x01\n" +
 	"\x10com.wasmatrix.v1B\rOperatorProtoP\x01Z=github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1;wasmatrixv1\xa2\x02\x03WXX\xaa\x02\fWasmatrix.V1\xca\x02\fWasmatrix\\V1\xe2\x02\x18Wasmatrix\\V1\\GPBMetadata\xea\x02\rWasmatrix::V1b\x06proto3"
 
 var (
@@ -1123,7 +1431,7 @@ func file_wasmatrix_v1_operator_proto_rawDescGZIP() []byte {
 	return file_wasmatrix_v1_operator_proto_rawDescData
 }
 
-var file_wasmatrix_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_wasmatrix_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_wasmatrix_v1_operator_proto_goTypes = []any{
 	(*ListRaftRequest)(nil),            // 0: wasmatrix.v1.ListRaftRequest
 	(*ListRaftResponse)(nil),           // 1: wasmatrix.v1.ListRaftResponse
@@ -1140,34 +1448,46 @@ var file_wasmatrix_v1_operator_proto_goTypes = []any{
 	(*RestoreSnapshotResponse)(nil),    // 12: wasmatrix.v1.RestoreSnapshotResponse
 	(*RecoverQuorumRequest)(nil),       // 13: wasmatrix.v1.RecoverQuorumRequest
 	(*RecoverQuorumResponse)(nil),      // 14: wasmatrix.v1.RecoverQuorumResponse
-	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
-	(*Metadata)(nil),                   // 16: wasmatrix.v1.Metadata
+	(*ChangeLogLevelRequest)(nil),      // 15: wasmatrix.v1.ChangeLogLevelRequest
+	(*ChangeLogLevelResponse)(nil),     // 16: wasmatrix.v1.ChangeLogLevelResponse
+	(*CollectDebugRequest)(nil),        // 17: wasmatrix.v1.CollectDebugRequest
+	(*CollectDebugResponse)(nil),       // 18: wasmatrix.v1.CollectDebugResponse
+	(*timestamppb.Timestamp)(nil),      // 19: google.protobuf.Timestamp
+	(*Metadata)(nil),                   // 20: wasmatrix.v1.Metadata
+	(*durationpb.Duration)(nil),        // 21: google.protobuf.Duration
 }
 var file_wasmatrix_v1_operator_proto_depIdxs = []int32{
 	2,  // 0: wasmatrix.v1.ListRaftResponse.state:type_name -> wasmatrix.v1.RaftState
 	3,  // 1: wasmatrix.v1.ListRaftResponse.servers:type_name -> wasmatrix.v1.RaftServer
 	2,  // 2: wasmatrix.v1.RaftServer.raft:type_name -> wasmatrix.v1.RaftState
-	15, // 3: wasmatrix.v1.Snapshot.taken_at:type_name -> google.protobuf.Timestamp
-	16, // 4: wasmatrix.v1.Snapshot.metadata:type_name -> wasmatrix.v1.Metadata
+	19, // 3: wasmatrix.v1.Snapshot.taken_at:type_name -> google.protobuf.Timestamp
+	20, // 4: wasmatrix.v1.Snapshot.metadata:type_name -> wasmatrix.v1.Metadata
 	8,  // 5: wasmatrix.v1.SaveSnapshotResponse.snapshot:type_name -> wasmatrix.v1.Snapshot
 	8,  // 6: wasmatrix.v1.RestoreSnapshotRequest.snapshot:type_name -> wasmatrix.v1.Snapshot
-	0,  // 7: wasmatrix.v1.OperatorService.ListRaft:input_type -> wasmatrix.v1.ListRaftRequest
-	4,  // 8: wasmatrix.v1.OperatorService.RemoveVoter:input_type -> wasmatrix.v1.RemoveVoterRequest
-	6,  // 9: wasmatrix.v1.OperatorService.TransferLeadership:input_type -> wasmatrix.v1.TransferLeadershipRequest
-	9,  // 10: wasmatrix.v1.OperatorService.SaveSnapshot:input_type -> wasmatrix.v1.SaveSnapshotRequest
-	11, // 11: wasmatrix.v1.OperatorService.RestoreSnapshot:input_type -> wasmatrix.v1.RestoreSnapshotRequest
-	13, // 12: wasmatrix.v1.OperatorService.RecoverQuorum:input_type -> wasmatrix.v1.RecoverQuorumRequest
-	1,  // 13: wasmatrix.v1.OperatorService.ListRaft:output_type -> wasmatrix.v1.ListRaftResponse
-	5,  // 14: wasmatrix.v1.OperatorService.RemoveVoter:output_type -> wasmatrix.v1.RemoveVoterResponse
-	7,  // 15: wasmatrix.v1.OperatorService.TransferLeadership:output_type -> wasmatrix.v1.TransferLeadershipResponse
-	10, // 16: wasmatrix.v1.OperatorService.SaveSnapshot:output_type -> wasmatrix.v1.SaveSnapshotResponse
-	12, // 17: wasmatrix.v1.OperatorService.RestoreSnapshot:output_type -> wasmatrix.v1.RestoreSnapshotResponse
-	14, // 18: wasmatrix.v1.OperatorService.RecoverQuorum:output_type -> wasmatrix.v1.RecoverQuorumResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	21, // 7: wasmatrix.v1.ChangeLogLevelRequest.valid_for:type_name -> google.protobuf.Duration
+	19, // 8: wasmatrix.v1.ChangeLogLevelResponse.until:type_name -> google.protobuf.Timestamp
+	21, // 9: wasmatrix.v1.CollectDebugRequest.cpu_for:type_name -> google.protobuf.Duration
+	0,  // 10: wasmatrix.v1.OperatorService.ListRaft:input_type -> wasmatrix.v1.ListRaftRequest
+	4,  // 11: wasmatrix.v1.OperatorService.RemoveVoter:input_type -> wasmatrix.v1.RemoveVoterRequest
+	6,  // 12: wasmatrix.v1.OperatorService.TransferLeadership:input_type -> wasmatrix.v1.TransferLeadershipRequest
+	9,  // 13: wasmatrix.v1.OperatorService.SaveSnapshot:input_type -> wasmatrix.v1.SaveSnapshotRequest
+	11, // 14: wasmatrix.v1.OperatorService.RestoreSnapshot:input_type -> wasmatrix.v1.RestoreSnapshotRequest
+	13, // 15: wasmatrix.v1.OperatorService.RecoverQuorum:input_type -> wasmatrix.v1.RecoverQuorumRequest
+	15, // 16: wasmatrix.v1.OperatorService.ChangeLogLevel:input_type -> wasmatrix.v1.ChangeLogLevelRequest
+	17, // 17: wasmatrix.v1.OperatorService.CollectDebug:input_type -> wasmatrix.v1.CollectDebugRequest
+	1,  // 18: wasmatrix.v1.OperatorService.ListRaft:output_type -> wasmatrix.v1.ListRaftResponse
+	5,  // 19: wasmatrix.v1.OperatorService.RemoveVoter:output_type -> wasmatrix.v1.RemoveVoterResponse
+	7,  // 20: wasmatrix.v1.OperatorService.TransferLeadership:output_type -> wasmatrix.v1.TransferLeadershipResponse
+	10, // 21: wasmatrix.v1.OperatorService.SaveSnapshot:output_type -> wasmatrix.v1.SaveSnapshotResponse
+	12, // 22: wasmatrix.v1.OperatorService.RestoreSnapshot:output_type -> wasmatrix.v1.RestoreSnapshotResponse
+	14, // 23: wasmatrix.v1.OperatorService.RecoverQuorum:output_type -> wasmatrix.v1.RecoverQuorumResponse
+	16, // 24: wasmatrix.v1.OperatorService.ChangeLogLevel:output_type -> wasmatrix.v1.ChangeLogLevelResponse
+	18, // 25: wasmatrix.v1.OperatorService.CollectDebug:output_type -> wasmatrix.v1.CollectDebugResponse
+	18, // [18:26] is the sub-list for method output_type
+	10, // [10:18] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_operator_proto_init() }
@@ -1182,7 +1502,7 @@ func file_wasmatrix_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_operator_proto_rawDesc), len(file_wasmatrix_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,14 +25,16 @@ const (
 	OperatorService_SaveSnapshot_FullMethodName       = "/wasmatrix.v1.OperatorService/SaveSnapshot"
 	OperatorService_RestoreSnapshot_FullMethodName    = "/wasmatrix.v1.OperatorService/RestoreSnapshot"
 	OperatorService_RecoverQuorum_FullMethodName      = "/wasmatrix.v1.OperatorService/RecoverQuorum"
+	OperatorService_ChangeLogLevel_FullMethodName     = "/wasmatrix.v1.OperatorService/ChangeLogLevel"
+	OperatorService_CollectDebug_FullMethodName       = "/wasmatrix.v1.OperatorService/CollectDebug"
 )
 
 // OperatorServiceClient is the client API for OperatorService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// OperatorService is what a person does to the quorum by hand, on bad days. Every node serves it; what
-// only a leader can do is passed on to the leader.
+// OperatorService is what a person does by hand, on bad days: to look into nodes, and to change the quorum. Every node
+// serves it; what only a leader can do is passed on to the leader.
 type OperatorServiceClient interface {
 	// ListRaft returns the quorum as the leader has it; without a leader, as the node that is asked does.
 	ListRaft(ctx context.Context, in *ListRaftRequest, opts ...grpc.CallOption) (*ListRaftResponse, error)
@@ -46,6 +48,10 @@ type OperatorServiceClient interface {
 	RestoreSnapshot(ctx context.Context, in *RestoreSnapshotRequest, opts ...grpc.CallOption) (*RestoreSnapshotResponse, error)
 	// RecoverQuorum founds a new quorum on the node that is asked. It is never passed on.
 	RecoverQuorum(ctx context.Context, in *RecoverQuorumRequest, opts ...grpc.CallOption) (*RecoverQuorumResponse, error)
+	// ChangeLogLevel changes from which level on a node logs, or only says which that is.
+	ChangeLogLevel(ctx context.Context, in *ChangeLogLevelRequest, opts ...grpc.CallOption) (*ChangeLogLevelResponse, error)
+	// CollectDebug streams what a bug report needs of one node, file by file. A node does it for one caller at a time.
+	CollectDebug(ctx context.Context, in *CollectDebugRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CollectDebugResponse], error)
 }
 
 type operatorServiceClient struct {
@@ -116,12 +122,41 @@ func (c *operatorServiceClient) RecoverQuorum(ctx context.Context, in *RecoverQu
 	return out, nil
 }
 
+func (c *operatorServiceClient) ChangeLogLevel(ctx context.Context, in *ChangeLogLevelRequest, opts ...grpc.CallOption) (*ChangeLogLevelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeLogLevelResponse)
+	err := c.cc.Invoke(ctx, OperatorService_ChangeLogLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) CollectDebug(ctx context.Context, in *CollectDebugRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CollectDebugResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &OperatorService_ServiceDesc.Streams[0], OperatorService_CollectDebug_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CollectDebugRequest, CollectDebugResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_CollectDebugClient = grpc.ServerStreamingClient[CollectDebugResponse]
+
 // OperatorServiceServer is the server API for OperatorService service.
 // All implementations must embed UnimplementedOperatorServiceServer
 // for forward compatibility.
 //
-// OperatorService is what a person does to the quorum by hand, on bad days. Every node serves it; what
-// only a leader can do is passed on to the leader.
+// OperatorService is what a person does by hand, on bad days: to look into nodes, and to change the quorum. Every node
+// serves it; what only a leader can do is passed on to the leader.
 type OperatorServiceServer interface {
 	// ListRaft returns the quorum as the leader has it; without a leader, as the node that is asked does.
 	ListRaft(context.Context, *ListRaftRequest) (*ListRaftResponse, error)
@@ -135,6 +170,10 @@ type OperatorServiceServer interface {
 	RestoreSnapshot(context.Context, *RestoreSnapshotRequest) (*RestoreSnapshotResponse, error)
 	// RecoverQuorum founds a new quorum on the node that is asked. It is never passed on.
 	RecoverQuorum(context.Context, *RecoverQuorumRequest) (*RecoverQuorumResponse, error)
+	// ChangeLogLevel changes from which level on a node logs, or only says which that is.
+	ChangeLogLevel(context.Context, *ChangeLogLevelRequest) (*ChangeLogLevelResponse, error)
+	// CollectDebug streams what a bug report needs of one node, file by file. A node does it for one caller at a time.
+	CollectDebug(*CollectDebugRequest, grpc.ServerStreamingServer[CollectDebugResponse]) error
 	mustEmbedUnimplementedOperatorServiceServer()
 }
 
@@ -162,6 +201,12 @@ func (UnimplementedOperatorServiceServer) RestoreSnapshot(context.Context, *Rest
 }
 func (UnimplementedOperatorServiceServer) RecoverQuorum(context.Context, *RecoverQuorumRequest) (*RecoverQuorumResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RecoverQuorum not implemented")
+}
+func (UnimplementedOperatorServiceServer) ChangeLogLevel(context.Context, *ChangeLogLevelRequest) (*ChangeLogLevelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeLogLevel not implemented")
+}
+func (UnimplementedOperatorServiceServer) CollectDebug(*CollectDebugRequest, grpc.ServerStreamingServer[CollectDebugResponse]) error {
+	return status.Error(codes.Unimplemented, "method CollectDebug not implemented")
 }
 func (UnimplementedOperatorServiceServer) mustEmbedUnimplementedOperatorServiceServer() {}
 func (UnimplementedOperatorServiceServer) testEmbeddedByValue()                         {}
@@ -292,6 +337,35 @@ func _OperatorService_RecoverQuorum_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OperatorService_ChangeLogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeLogLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).ChangeLogLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_ChangeLogLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).ChangeLogLevel(ctx, req.(*ChangeLogLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_CollectDebug_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CollectDebugRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OperatorServiceServer).CollectDebug(m, &grpc.GenericServerStream[CollectDebugRequest, CollectDebugResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_CollectDebugServer = grpc.ServerStreamingServer[CollectDebugResponse]
+
 // OperatorService_ServiceDesc is the grpc.ServiceDesc for OperatorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -323,7 +397,17 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "RecoverQuorum",
 			Handler:    _OperatorService_RecoverQuorum_Handler,
 		},
+		{
+			MethodName: "ChangeLogLevel",
+			Handler:    _OperatorService_ChangeLogLevel_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "CollectDebug",
+			Handler:       _OperatorService_CollectDebug_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "wasmatrix/v1/operator.proto",
 }
