@@ -36,7 +36,7 @@ func (s *Server) registerMetrics() error {
 	}
 	return errors.Join(s.cfg.Registerer.Register(s.counts.requests), s.cfg.Registerer.Register(s.counts.took),
 		s.cfg.Registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "wasmatrix_http_streams", Help: "Streams of events that are open on this node's HTTP port.",
+			Name: "wasmatrix_http_streams", Help: "Streams that are open on this node's HTTP port: of events, of output, and of status pages that are looked at.",
 		}, func() float64 { return float64(len(s.streams)) })))
 }
 
