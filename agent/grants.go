@@ -59,10 +59,10 @@ func (a *Agent) changeGrants(ctx context.Context, req *pb.ChangeGrantsRequest) (
 	if err != nil {
 		return nil, err
 	}
-	if err := a.durable(ctx); err != nil {
+	if err := spanned(ctx, "journal", a.durable); err != nil {
 		return nil, err
 	}
-	return rec, a.witnessed(ctx, req.GetFence())
+	return rec, spanned(ctx, "witness", func(ctx context.Context) error { return a.witnessed(ctx, req.GetFence()) })
 }
 
 func (a *Agent) regrant(ctx context.Context, i *instance, req *pb.ChangeGrantsRequest) (*pb.Instance, error) {

@@ -249,11 +249,11 @@ func (a *Agent) stopInstances(ctx context.Context, req *pb.NodeAgentServiceStopI
 		}
 		resp.Instances = append(resp.Instances, rec)
 	}
-	if err := a.durable(ctx); err != nil {
+	if err := spanned(ctx, "journal", a.durable); err != nil {
 		return nil, err
 	}
 	if !req.GetMoved() { // else it is no news to anybody
-		if err := a.witnessed(ctx, req.GetFence()); err != nil {
+		if err := spanned(ctx, "witness", func(ctx context.Context) error { return a.witnessed(ctx, req.GetFence()) }); err != nil {
 			return nil, err
 		}
 	}

@@ -338,7 +338,7 @@ func (a *Agent) publish(i *instance, rec *pb.Instance, event *pb.Event) {
 	i.follow(rec)
 	a.put(rec, event)
 	i.writing.Unlock()
-	a.trace(rec)
+	a.told(i, rec)
 }
 
 // follow makes a record the instance's newest, with the grants of the one before, which may have changed since it
@@ -349,10 +349,14 @@ func (i *instance) follow(rec *pb.Instance) {
 	i.rec.Store(rec)
 }
 
-// trace is for those who debug; for all others there are events.
-func (a *Agent) trace(rec *pb.Instance) {
-	if a.log.Enabled(context.Background(), slog.LevelDebug) {
-		a.log.Debug("an instance has a new status", "instance_id", rec.GetInstanceId(), "name", rec.GetSpec().GetName(),
+// told logs a new status for those who debug; for all others there are events.
+func (a *Agent) told(i *instance, rec *pb.Instance) {
+	ctx := i.starting
+	if asked, ok := errors.AsType[*stopRequest](context.Cause(i.ctx)); ok {
+		ctx = asked.cause
+	}
+	if a.log.Enabled(ctx, slog.LevelDebug) {
+		a.log.DebugContext(ctx, "an instance has a new status", "instance_id", rec.GetInstanceId(), "name", rec.GetSpec().GetName(),
 			"status", fact.StatusName(rec.GetStatus()), "generation", rec.GetGeneration(), "restarts", rec.GetRestarts(), "err", rec.GetLastError())
 	}
 }
@@ -409,7 +413,7 @@ func (a *Agent) finish(i *instance, rec *pb.Instance, event *pb.Event) {
 	}
 	i.writing.Unlock()
 	a.mu.Unlock()
-	a.trace(rec)
+	a.told(i, rec)
 	i.closeAll()
 }
 
