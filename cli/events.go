@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/wasmatrix/wasmatrix/api"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	"github.com/wasmatrix/wasmatrix/tracing"
 )
 
 // rememberEvents is how many events are known again after a reconnect: more than a node keeps, and so
@@ -118,9 +120,20 @@ func printEvent(w io.Writer, e api.Event) error {
 		subject = strings.TrimSpace(e.InstanceID + " " + e.Name)
 	}
 	kind := screenOf(w).paint(eventColors[e.Type], pad(clean(e.Type), 20))
-	line := fmt.Sprintf("%-29s  %s  %s  %s", moment(e.Time), kind, clean(subject), clean(pairs(e.Details)))
+	line := fmt.Sprintf("%-29s  %s  %s  %s", moment(e.Time), kind, clean(subject), clean(eventDetails(e.Details)))
 	_, err := fmt.Fprintln(w, strings.TrimRight(line, " "))
 	return err
+}
+
+// eventDetails writes what is told of an event, and last by which request it came.
+func eventDetails(details map[string]string) string {
+	request := map[string]string{}
+	rest := maps.Clone(details)
+	if id := rest[tracing.CorrelationKey]; id != "" {
+		request[tracing.CorrelationKey] = id
+		delete(rest, tracing.CorrelationKey)
+	}
+	return strings.TrimSpace(pairs(rest) + " " + pairs(request))
 }
 
 // eventsOverlap is how far before the latest event a stream that broke is taken up again: events come
