@@ -183,6 +183,8 @@ func (c *completer) flagValue(l *line, f cli.Flag, current string) proposals {
 		return ask.nodes()
 	case word == "NAME":
 		return ask.names()
+	case word == "REF":
+		return ask.instances(current, true)
 	case strings.HasPrefix(word, "ID="):
 		return ask.grants(current)
 	case name == "addr":

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/urfave/cli/v2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -31,26 +32,45 @@ func eventsCommand() *cli.Command {
 			"and each event is shown once, through changes of leader too; an outage may last for --timeout. Ctrl-C ends it.",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what happens from now on", DisableDefaultText: true, EnvVars: env("follow")},
+			&cli.StringFlag{Name: "instance", Usage: "only what happened to the instance `REF`", EnvVars: env("instance")},
 		),
 		Action: asClient(func(ctx context.Context, c *client) error {
 			if _, err := exactly(c.Context); err != nil {
 				return err
 			}
-			if c.Bool("follow") {
-				return followEvents(ctx, c)
+			req := &pb.WatchEventsRequest{Follow: c.Bool("follow")}
+			if ref := c.String("instance"); ref != "" {
+				id, err := c.instanceID(ctx, ref)
+				if err != nil {
+					return err
+				}
+				req.InstanceId = id
 			}
-			return listEvents(ctx, c)
+			if req.GetFollow() {
+				return followEvents(ctx, c, req)
+			}
+			return listEvents(ctx, c, req)
 		}),
 	}
 }
 
-func listEvents(ctx context.Context, c *client) error {
+// instanceID returns the id that a reference stands for. Events of an instance may be known for longer than the instance, so a
+// whole id stands for itself.
+func (c *client) instanceID(ctx context.Context, ref string) (string, error) {
+	if id, err := uuid.Parse(ref); err == nil && id.String() == ref {
+		return ref, nil
+	}
+	resp, err := ask(ctx, c, c.control.QueryInstance, &pb.QueryInstanceRequest{Ref: ref})
+	return resp.GetInstance().GetInstanceId(), err
+}
+
+func listEvents(ctx context.Context, c *client, req *pb.WatchEventsRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var events []api.Event
 	err := rpc.Retry(ctx, func(ctx context.Context) error {
 		events = []api.Event{}
-		_, err := c.watch(ctx, &pb.WatchEventsRequest{}, func(e *pb.Event) error {
+		_, err := c.watch(ctx, req, func(e *pb.Event) error {
 			events = append(events, api.FromEvent(e))
 			return nil
 		})
@@ -71,10 +91,11 @@ func listEvents(ctx context.Context, c *client) error {
 }
 
 // followEvents prints each event once, through reconnects and changes of leader.
-func followEvents(ctx context.Context, c *client) error {
+func followEvents(ctx context.Context, c *client, req *pb.WatchEventsRequest) error {
 	shown := shownEvents{ids: newMemory(rememberEvents)}
 	return c.follow(ctx, func(ctx context.Context) (bool, error) {
-		came, err := c.watch(ctx, &pb.WatchEventsRequest{Follow: true, Since: shown.since()}, func(e *pb.Event) error {
+		req.Since = shown.since()
+		came, err := c.watch(ctx, req, func(e *pb.Event) error {
 			if !shown.add(e, time.Now()) {
 				return nil
 			}
@@ -106,6 +127,9 @@ func (c *client) watch(ctx context.Context, req *pb.WatchEventsRequest, each fun
 		}
 		came = true
 		for _, e := range some.GetEvents() {
+			if id := req.GetInstanceId(); id != "" && id != e.GetInstanceId() { // an older leader sends all
+				continue
+			}
 			if err := each(e); err != nil {
 				return came, err
 			}

@@ -88,6 +88,11 @@ func (l *EventLog) Read(position int) Reading {
 // Events returns what this node remembers of what happened, which is little where it is no voter.
 func (s *Server) Events() *EventLog { return s.events }
 
+// asked says whether an event is of the instance and of the node that a request is about.
+func asked(req *pb.WatchEventsRequest, e *pb.Event) bool {
+	return (req.GetInstanceId() == "" || req.GetInstanceId() == e.GetInstanceId()) && (req.GetNodeId() == "" || req.GetNodeId() == e.GetNodeId())
+}
+
 // WatchEvents streams the events gathered so far, by time, and if asked those to come.
 func (s *Server) WatchEvents(req *pb.WatchEventsRequest, stream pb.ControlPlaneService_WatchEventsServer) error {
 	l, err := s.leading()
@@ -102,7 +107,7 @@ func (s *Server) WatchEvents(req *pb.WatchEventsRequest, stream pb.ControlPlaneS
 	for first := true; ; first = false {
 		events, next, changed := s.events.after(position)
 		position = next
-		events = slices.DeleteFunc(events, func(e *pb.Event) bool { return !e.GetTime().AsTime().After(since) })
+		events = slices.DeleteFunc(events, func(e *pb.Event) bool { return !asked(req, e) || !e.GetTime().AsTime().After(since) })
 		if first { // several agents' stories, each in order, come interleaved by arrival
 			slices.SortStableFunc(events, func(a, b *pb.Event) int { return a.GetTime().AsTime().Compare(b.GetTime().AsTime()) })
 			since = time.Time{} // what comes late is new to the caller, whatever its time

@@ -78,6 +78,16 @@ func TestInstancesAreRunSeenAndStoppedFromAnyNode(t *testing.T) {
 	if kept := last.Logs(stopped[0].InstanceID); len(kept) == 0 {
 		t.Error("the output is gone with the instance")
 	}
+	rig.Wait(t, "the life of a stopped instance", 10*time.Second, func() error {
+		var life []rig.Event
+		if err := last.TryJSON(&life, "events", "--instance", stopped[0].InstanceID[:len(stopped[0].InstanceID)-1]); err != nil {
+			return err
+		}
+		if len(life) != 2 || life[0].Type != "instance.started" || life[1].Type != "instance.stopped" || life[1].InstanceID != stopped[0].InstanceID {
+			return fmt.Errorf("it is %+v", life)
+		}
+		return nil
+	})
 	rig.Wait(t, "events of 8 starts and 4 stops", 10*time.Second, func() error {
 		count := map[string]int{}
 		for _, e := range last.Events() {

@@ -1417,7 +1417,10 @@ type WatchEventsRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Follow bool                   `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
 	// Only events after this time, where given.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Only events of this instance, and of this node, by id; empty for all. An older leader sends all.
+	InstanceId    string `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	NodeId        string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1464,6 +1467,20 @@ func (x *WatchEventsRequest) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *WatchEventsRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *WatchEventsRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
 }
 
 type WatchEventsResponse struct {
@@ -2806,10 +2823,13 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x05leave\x18\x03 \x01(\bR\x05leave\"w\n" +
 	"\x11DrainNodeResponse\x12,\n" +
 	"\x05moved\x18\x01 \x03(\v2\x16.wasmatrix.v1.InstanceR\x05moved\x124\n" +
-	"\aunmoved\x18\x02 \x03(\v2\x1a.wasmatrix.v1.StartFailureR\aunmoved\"^\n" +
+	"\aunmoved\x18\x02 \x03(\v2\x1a.wasmatrix.v1.StartFailureR\aunmoved\"\x98\x01\n" +
 	"\x12WatchEventsRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\x120\n" +
-	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"B\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1f\n" +
+	"\vinstance_id\x18\x03 \x01(\tR\n" +
+	"instanceId\x12\x17\n" +
+	"\anode_id\x18\x04 \x01(\tR\x06nodeId\"B\n" +
 	"\x13WatchEventsResponse\x12+\n" +
 	"\x06events\x18\x01 \x03(\v2\x13.wasmatrix.v1.EventR\x06events\"\x19\n" +
 	"\x17GetClusterStatusRequest\"\xa0\x04\n" +
