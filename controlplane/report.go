@@ -47,7 +47,6 @@ func (s *Server) ReportStatus(stream pb.ControlPlaneService_ReportStatusServer) 
 		if m.GetFull() {
 			full, collecting = nil, true
 		}
-		s.events.Add(m.GetEvents())
 		switch {
 		case collecting:
 			full = append(full, m.GetInstances()...)
@@ -60,6 +59,8 @@ func (s *Server) ReportStatus(stream pb.ControlPlaneService_ReportStatusServer) 
 			s.metrics.gaps.Inc()
 			return rpc.Errorf(rpc.CommunicationFailure, "the report of node %s has a gap after %d; say hello again", nodeID, s.view.position(nodeID).Seq)
 		}
+		// After the records: who hears of a crash, and asks, is told of the crash. What a gap keeps out is told again.
+		s.events.Add(m.GetEvents())
 		at := s.view.position(nodeID)
 		if err := stream.Send(&pb.ReportStatusResponse{BootId: at.BootID, Seq: at.Seq}); err != nil {
 			return fmt.Errorf("acknowledge a report of node %s: %w", nodeID, err)
