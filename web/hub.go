@@ -145,6 +145,10 @@ func (h *hub) follow(ctx context.Context, fresh chan<- []*pb.Event) {
 		cancel()
 		if err == nil {
 			h.begin(all)
+			select {
+			case fresh <- nil: // what came since the first moment is to be seen
+			case <-ctx.Done():
+			}
 			err = h.followLeaders(ctx, &from, fresh)
 		}
 		if ctx.Err() != nil {
