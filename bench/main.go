@@ -32,6 +32,7 @@ var figures = []figure{
 	{"agents", manyAgents},
 	{"engines", besideEngines},
 	{"capability", capabilityCalls},
+	{"page", statusPage},
 }
 
 func main() {

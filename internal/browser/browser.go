@@ -76,8 +76,9 @@ func find() (string, error) {
 
 // Page is one tab.
 type Page struct {
-	t   T
-	ctx context.Context //nolint:containedctx // chromedp keeps the tab in it
+	t     T
+	ctx   context.Context //nolint:containedctx // chromedp keeps the tab in it
+	close context.CancelFunc
 
 	mu     sync.Mutex // guards all below
 	faults []string
@@ -95,7 +96,7 @@ func (b *Browser) Open(url string, width, height int) *Page {
 func (b *Browser) Tab(width, height int) *Page {
 	b.t.Helper()
 	ctx, closes := chromedp.NewContext(b.ctx)
-	p := &Page{t: b.t, ctx: ctx}
+	p := &Page{t: b.t, ctx: ctx, close: closes}
 	b.t.Cleanup(closes)
 	// Without a deadline: the tab lives as long as the context of its first call.
 	if err := errors.Join(chromedp.Listen(ctx, p.listen), chromedp.Do(ctx, chromedp.EmulateViewport(int64(width), int64(height)))); err != nil {
@@ -103,6 +104,9 @@ func (b *Browser) Tab(width, height int) *Page {
 	}
 	return p
 }
+
+// Close closes the tab.
+func (p *Page) Close() { p.close() }
 
 // listen keeps what the page did wrong: uncaught exceptions, and what the browser refused it.
 func (p *Page) listen(event any) {
