@@ -106,7 +106,7 @@ func TestInstallScriptDownloadsAndChecks(t *testing.T) {
 
 func TestShellScriptsAreClean(t *testing.T) {
 	shellcheck := program(t, "shellcheck")
-	scripts := []string{"../scripts/install.sh"}
+	scripts := []string{"../scripts/install.sh", "../e2e/testdata/systemd.sh"}
 	for _, file := range files(t) {
 		if filepath.Ext(file) == ".sh" {
 			scripts = append(scripts, file)
