@@ -32,7 +32,9 @@ func TestDefectIsToldWithTheIDThatTheLogsHave(t *testing.T) {
 	go func() { served <- server.Serve(l) }()
 	defer func() {
 		server.Stop()
-		<-served
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
 	}()
 	for format, want := range map[string]string{
 		"table": "error: index out of range (INTERNAL_ERROR)\nthe logs of the nodes say more under correlation id deploy-7\n",
