@@ -113,7 +113,7 @@ func New(cfg Config, engine *wasm.Engine, store *modulestore.Store, peers *rpc.P
 		live:      map[string]*instance{},
 		outputs:   map[string]*output{},
 		resumed:   make(chan struct{}),
-		counts:    counts{began: time.Now()},
+		counts:    counts{began: time.Now(), cores: runtime.GOMAXPROCS(0)},
 		retention: retention{maxAge: cfg.KeepEnded, maxRecords: cfg.KeepRecords, maxLogs: cfg.KeepLogs},
 	}
 	a.life, a.end = context.WithCancelCause(context.Background())

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +18,7 @@ type Process struct {
 // counts is what an agent counts from its start.
 type counts struct {
 	began           time.Time
+	cores           int // before any are added for the sake of guests: docs/decisions/005-spare-processors.md
 	starts, crashes atomic.Uint64
 }
 
@@ -27,7 +27,7 @@ type counts struct {
 func (a *Agent) vitals() *pb.NodeLoad {
 	m := a.facts.load().message()
 	m.UpFor = durationpb.New(time.Since(a.counts.began))
-	m.CpuCores = uint32(runtime.GOMAXPROCS(0))
+	m.CpuCores = uint32(a.counts.cores)
 	if a.cfg.Process != nil {
 		p := a.cfg.Process()
 		m.CpuTime, m.ResidentBytes = durationpb.New(p.CPU), p.Resident
