@@ -141,7 +141,7 @@ func (h *hub) follow(ctx context.Context, fresh chan<- []*pb.Event) {
 		from := cursor{passed: map[string]uint64{}}
 		var all []api.Event
 		bounded, cancel := context.WithTimeout(ctx, answerTimeout)
-		err := h.s.gather(bounded, &from, func(e *pb.Event) { all = append(all, api.FromEvent(e)) })
+		err := h.s.gather(bounded, &pb.WatchEventsRequest{}, &from, func(e *pb.Event) { all = append(all, api.FromEvent(e)) })
 		cancel()
 		if err == nil {
 			h.begin(all)

@@ -116,7 +116,7 @@ func loadLife(m *moment, q question) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := m.Events()
+	events, err := m.eventsOf(&pb.WatchEventsRequest{InstanceId: one.InstanceID})
 	if err != nil {
 		return nil, err
 	}

@@ -88,8 +88,7 @@ func (s *Server) instance(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, api.FromInstance(resp.GetInstance()))
 }
 
-// instances passes the list on as it comes: of 100,000 instances only a part is ever held here, unless a page is
-// asked for, which is small.
+// instances passes the list on as it comes: of 100,000 instances only a part is ever held here.
 func (s *Server) instances(w http.ResponseWriter, r *http.Request) {
 	req, paged, err := listRequest(r.URL.Query())
 	if err != nil {
@@ -98,11 +97,10 @@ func (s *Server) instances(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
 	defer cancel()
-	ask := s.askInstances
-	if paged {
-		ask = s.askPage
+	page, next, err := s.askInstances(ctx, req, callTimeout)
+	if err == nil && paged && page.Total == nil { // a leader of a version that knows no pages sends all
+		page, next, err = s.askPage(ctx, req, callTimeout)
 	}
-	page, next, err := ask(ctx, req, callTimeout)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -127,7 +125,7 @@ func (s *Server) instances(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// askPage is askInstances for a page, which is read to its end: a leader of an older version sends all.
+// askPage is askInstances where the leader sends all: the page is made here.
 func (s *Server) askPage(ctx context.Context, req *pb.ListInstancesRequest, timeout time.Duration) (*pb.ListInstancesResponse, func() (*pb.ListInstancesResponse, error), error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

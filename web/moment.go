@@ -25,7 +25,7 @@ type moment struct {
 	members   once[[]api.Member]
 	providers once[[]api.Provider]
 	history   once[api.History]
-	events    once[[]api.Event]
+	events    onces[[]api.Event]
 	lists     onces[list]
 	instances onces[api.Instance]
 	drawn     onces[[]piece]
@@ -156,24 +156,27 @@ func (m *moment) names() map[string]string {
 
 // Events returns the events that the leader remembers, the oldest first.
 func (m *moment) Events() ([]api.Event, error) {
-	return m.events.get(func() ([]api.Event, error) {
-		if m.kept != nil {
-			return m.kept, nil
-		}
+	return m.eventsOf(&pb.WatchEventsRequest{})
+}
+
+// eventsOf returns those of an instance or a node, the oldest first; or all.
+func (m *moment) eventsOf(req *pb.WatchEventsRequest) ([]api.Event, error) {
+	if m.kept != nil {
+		return m.kept, nil // of all, for the caller chooses
+	}
+	return m.events.get(req.GetInstanceId()+"/"+req.GetNodeId(), func() ([]api.Event, error) {
 		ctx, cancel := context.WithTimeout(m.ctx, probeTimeout)
 		defer cancel()
 		all := []api.Event{}
-		err := m.s.gather(ctx, &cursor{passed: map[string]uint64{}}, func(e *pb.Event) { all = append(all, api.FromEvent(e)) })
+		err := m.s.gather(ctx, req, &cursor{passed: map[string]uint64{}}, func(e *pb.Event) { all = append(all, api.FromEvent(e)) })
 		return all, m.s.explain(err)
 	})
 }
 
 // gather passes on the events gathered so far, and moves the cursor past them.
-func (s *Server) gather(ctx context.Context, from *cursor, pass func(*pb.Event)) error {
+func (s *Server) gather(ctx context.Context, req *pb.WatchEventsRequest, from *cursor, pass func(*pb.Event)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	req := from.request()
-	req.Follow = false
 	stream, err := s.cfg.ControlPlane.WatchEvents(ctx, req)
 	if err != nil {
 		return err

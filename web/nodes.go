@@ -84,7 +84,7 @@ func loadNodeEvents(m *moment, q question) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := m.Events()
+	events, err := m.eventsOf(&pb.WatchEventsRequest{NodeId: node.NodeID})
 	return m.happenings(newest(events, 2*fewRows, func(e api.Event) bool { return e.NodeID == node.NodeID })), err
 }
 
@@ -114,7 +114,7 @@ func loadEvents(m *moment, q question) (any, error) {
 	}
 	list := eventList{pages: q.pages(len(found))}
 	from := min(list.First()-1, len(found))
-	list.Events = m.happenings(found[from:min(from+perPage, len(found))])
+	list.Events = m.traced(found[from:min(from+perPage, len(found))])
 	for name := range known {
 		list.Types = append(list.Types, name)
 	}

@@ -3,6 +3,7 @@ package web
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -180,7 +181,20 @@ type happening struct {
 	Node string
 }
 
+// happenings are events as most views show them: without the ids of requests.
 func (m *moment) happenings(events []api.Event) []happening {
+	all := m.traced(events)
+	for i, e := range all {
+		all[i].Details = maps.Clone(e.Details)
+		for _, id := range []string{"correlation_id", "trace_id"} {
+			delete(all[i].Details, id)
+		}
+	}
+	return all
+}
+
+// traced are events with all that they tell.
+func (m *moment) traced(events []api.Event) []happening {
 	names := m.names()
 	all := make([]happening, 0, len(events))
 	for _, e := range events {

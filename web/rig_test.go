@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -110,8 +112,8 @@ func (c *plainCluster) ListProviders(context.Context, *pb.ListProvidersRequest) 
 
 func (c *plainCluster) GetHistory(context.Context, *pb.GetHistoryRequest) (*pb.GetHistoryResponse, error) {
 	_, _, _, down := c.state()
-	if c.history == nil {
-		return &pb.GetHistoryResponse{}, down
+	if c.history == nil && down == nil { // as a leader of an older version
+		return nil, status.Error(codes.Unimplemented, "unknown method GetHistory")
 	}
 	return c.history, down
 }

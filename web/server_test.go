@@ -50,6 +50,17 @@ func TestEachViewIsWholeWithoutAScript(t *testing.T) {
 	}
 }
 
+// While a cluster is upgraded, its leader may be of an older version.
+func TestOverviewOfALeaderWithoutAHistoryHasNoCharts(t *testing.T) {
+	resp, body := get(t, serve(t, &plainCluster{})+"/")
+	if resp.StatusCode != http.StatusOK || strings.Contains(body, "<figure") || strings.Contains(body, "unknown method") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	if resp, body := get(t, serve(t, someCluster())+"/"); resp.StatusCode != http.StatusOK || strings.Count(body, "<figure") != 4 {
+		t.Errorf("with one: %d %s", resp.StatusCode, body)
+	}
+}
+
 func TestWhatIsNotThereIsNotFoundAndSaysWhat(t *testing.T) {
 	base := serve(t, someCluster())
 	for path, want := range map[string]struct {
