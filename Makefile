@@ -4,6 +4,8 @@ SHELL := /bin/bash
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+# What nobody asks of this binary: Markdown from the command line's library, and gRPC's own traces beside OpenTelemetry's.
+TAGS    := urfave_cli_no_docs,grpcnotrace
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 # Tools are pinned in a module of their own, so that their libraries never choose ours.
@@ -34,7 +36,7 @@ help: ## show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/wasmatrix, one static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/wasmatrix .
+	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/wasmatrix .
 
 generate: ## generate the wire code from proto/
 	cd proto && $(BUF) generate

@@ -100,7 +100,7 @@ func newApp(stdout, stderr io.Writer, build Build) *cli.App {
 			agentCommand(build),
 			runCommand(), psCommand(), inspectCommand(), stopCommand(), logsCommand(),
 			eventsCommand(),
-			membersCommand(), statusCommand(), nodeCommand(),
+			membersCommand(), statusCommand(), topCommand(), nodeCommand(),
 			capabilityCommand(), providerCommand(),
 			moduleCommand(),
 			operatorCommand(),

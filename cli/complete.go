@@ -181,6 +181,8 @@ func (c *completer) flagValue(l *line, f cli.Flag, current string) proposals {
 		return proposals{files: "dirs"}
 	case word == "NODE":
 		return ask.nodes()
+	case word == "REF":
+		return ask.instances(current, true)
 	case word == "NAME":
 		return ask.names()
 	case word == "REF":

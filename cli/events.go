@@ -90,8 +90,18 @@ func listEvents(ctx context.Context, c *client, req *pb.WatchEventsRequest) erro
 	return nil
 }
 
-// followEvents prints each event once, through reconnects and changes of leader.
+// followEvents prints what happens from now on, and what the leader remembers before that.
 func followEvents(ctx context.Context, c *client, req *pb.WatchEventsRequest) error {
+	return c.eachEvent(ctx, req, func(e *pb.Event) error {
+		if c.json {
+			return printJSONLine(c.out(), api.FromEvent(e))
+		}
+		return printEvent(c.out(), api.FromEvent(e))
+	})
+}
+
+// eachEvent passes on each event once, through reconnects and changes of leader.
+func (c *client) eachEvent(ctx context.Context, req *pb.WatchEventsRequest, each func(*pb.Event) error) error {
 	shown := shownEvents{ids: newMemory(rememberEvents)}
 	return c.follow(ctx, func(ctx context.Context) (bool, error) {
 		req.Since = shown.since()
@@ -99,10 +109,7 @@ func followEvents(ctx context.Context, c *client, req *pb.WatchEventsRequest) er
 			if !shown.add(e, time.Now()) {
 				return nil
 			}
-			if c.json {
-				return printJSONLine(c.out(), api.FromEvent(e))
-			}
-			return printEvent(c.out(), api.FromEvent(e))
+			return each(e)
 		})
 		if err == nil { // it has no end of its own
 			err = rpc.Errorf(rpc.CommunicationFailure, "the node ended the stream of events")

@@ -34,7 +34,7 @@ func logsCommand() *cli.Command {
 				return usagef(c.Context, "--tail %d is too many; 0 shows all", c.Uint("tail"))
 			}
 			if c.Bool("follow") {
-				return (&follower{client: c, ref: args[0], tail: uint32(c.Uint("tail"))}).run(ctx)
+				return (&follower{client: c, ref: args[0], tail: uint32(c.Uint("tail")), show: c.showEntry, remark: c.note}).run(ctx)
 			}
 			return listLogs(ctx, c, args[0])
 		}),
@@ -107,12 +107,23 @@ func (c *client) printEntry(e *pb.LogEntry) error {
 	return err
 }
 
+// showEntry prints an entry that has just come.
+func (c *client) showEntry(e *pb.LogEntry) error {
+	if c.json {
+		return printJSONLine(c.out(), api.FromLogEntry(e))
+	}
+	return c.printEntry(e)
+}
+
 // follower follows one instance's output, each line once, through reconnects and to other nodes.
 type follower struct {
 	*client
 
-	ref   string
-	tail  uint32
+	ref    string
+	tail   uint32
+	show   func(*pb.LogEntry) error
+	remark func(format string, args ...any) // of what is no part of the output
+
 	begun bool
 	lines lines
 }
@@ -185,15 +196,12 @@ func (f *follower) once(ctx context.Context) (came bool, err error) {
 		}
 		fresh, missed := f.lines.next(e.GetSeq())
 		if missed > 0 {
-			f.note("%d lines were overwritten by newer ones while the connection was broken", missed)
+			f.remark("%d lines were overwritten by newer ones while the connection was broken", missed)
 		}
 		if !fresh {
 			return nil
 		}
-		if f.json {
-			return printJSONLine(f.out(), api.FromLogEntry(e))
-		}
-		return f.printEntry(e)
+		return f.show(e)
 	})
 	if err != nil {
 		return came, err
