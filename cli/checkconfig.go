@@ -7,7 +7,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/wasmatrix/wasmatrix/logging"
 	"github.com/wasmatrix/wasmatrix/node"
 )
 
@@ -30,7 +29,7 @@ func checkConfig(c *cli.Context, build Build) error {
 	var rows [][]string
 	for _, f := range s.Command.Flags {
 		if name := f.Names()[0]; s.given(name) && !slices.Contains(notInFile, name) {
-			rows = append(rows, []string{name, logging.WithoutUserinfo(s.text(name)), s.origins[name]})
+			rows = append(rows, []string{name, s.value(f).shown, s.origins[name]})
 		}
 	}
 	if rows == nil {

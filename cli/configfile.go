@@ -179,7 +179,7 @@ func (r *configReader) list(f *cli.StringSliceFlag, n *yaml.Node) []string {
 		case n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str":
 			r.refuse(n, "%s: want text, and this is %s%s", what, describeNode(n), quoteHint(n))
 		case strings.Contains(n.Value, ","):
-			r.refuse(n, "%s: %q has a comma, which would split it on the command line: one at a time", what, n.Value)
+			r.refuse(n, "%s: %s has a comma, which would split it on the command line: one at a time", what, describeNode(n))
 		case strings.TrimSpace(n.Value) == "":
 			r.refuse(n, "%s: this is empty", what)
 		default:
@@ -266,6 +266,8 @@ func describeNode(n *yaml.Node) string {
 		return "an alias"
 	case n.ShortTag() == "!!null":
 		return "nothing"
+	case strings.Contains(n.Value, "://"): // which may hold a password
+		return "an address"
 	case n.ShortTag() == "!!str":
 		return fmt.Sprintf("the text %q", shorten(n.Value, 40))
 	default:
@@ -274,7 +276,7 @@ func describeNode(n *yaml.Node) string {
 }
 
 func quoteHint(n *yaml.Node) string {
-	if n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" || n.Value == "" {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" || n.Value == "" || strings.Contains(n.Value, "://") {
 		return ""
 	}
 	return fmt.Sprintf(": put it in quotes, %q", shorten(n.Value, 40))

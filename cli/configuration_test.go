@@ -180,6 +180,16 @@ func TestWrongFileSaysWhereAndWhatWouldBeRight(t *testing.T) {
 	}
 }
 
+func TestWrongFileTellsNoPassword(t *testing.T) {
+	for _, content := range []string{
+		"event-webhook: http://me:hush@h/p", "event-webhook: ['http://me:hush,@h']", "event-webhook: [!x http://me:hush@h]", "voters: http://me:hush@h",
+	} {
+		if _, err := decodeConfig("f", []byte(content), fileFlags()); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+}
+
 func FuzzDecodeConfig(f *testing.F) {
 	for _, s := range []string{"voters: 3", "join: [a, b]\nlabel: {a: b}", "- a", "? [a]\n: b", "a: &a [*a]", "max-memory: 8GiB\n---\n", "\xef\xbb\xbfname: x", "name: |\n  a"} {
 		f.Add([]byte(s))

@@ -42,12 +42,12 @@ type reloader struct {
 	start   *settings    // of the node's start
 	tuned   node.Tunable // what the node was told last
 
-	mu    sync.Mutex         // guards what follows
-	since map[string]setting // of the flags that take effect at once, those that have changed since the start
+	mu    sync.Mutex       // guards what follows
+	since map[string]value // of the flags that take effect at once, those that have changed since the start
 }
 
 func newReloader(c *cli.Context, build Build, start *settings, tuned node.Tunable, log *logging.Log) *reloader {
-	return &reloader{command: c, build: build, log: log, start: start, tuned: tuned, since: map[string]setting{}}
+	return &reloader{command: c, build: build, log: log, start: start, tuned: tuned, since: map[string]value{}}
 }
 
 // atHangup reads the configuration again at each SIGHUP, until ctx ends or stop is called. What changes comes through the
@@ -108,44 +108,45 @@ func (r *reloader) reload() bool {
 	changed := 0
 	for _, f := range next.Command.Flags {
 		name := f.Names()[0]
-		before, after := r.now(name).values[0], logging.WithoutUserinfo(next.text(name))
-		if before == after {
+		before, after := r.now(f), next.value(f)
+		if before.text == after.text {
 			continue
 		}
 		table := whileRunning()
 		i := slices.IndexFunc(table, func(c changeable) bool { return c.flag == name })
 		if i < 0 {
-			log.Warn("a setting changes with the next start only", "setting", name, "value", after, "was", before)
+			log.Warn("a setting changes with the next start only", "setting", name, "value", after.shown, "was", before.shown)
 			continue
 		}
 		changed++
 		table[i].apply(&r.tuned, &cfg)
 		r.mu.Lock()
-		r.since[name] = setting{values: []string{after}, place: next.origins[name]}
+		r.since[name] = after
 		r.mu.Unlock()
-		log.Info("a setting has changed", "setting", name, "value", after, "was", before)
+		log.Info("a setting has changed", "setting", name, "value", after.shown, "was", before.shown)
 	}
 	log.Info("the configuration was read again", "path", next.String("config"), "settings", changed)
 	return changed > 0
 }
 
-// now returns what holds of a flag, and where that is from.
-func (r *reloader) now(name string) setting {
+// now returns what a flag is set to in the node that runs.
+func (r *reloader) now(f cli.Flag) value {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if changed, ok := r.since[name]; ok {
+	if changed, ok := r.since[f.Names()[0]]; ok {
 		return changed
 	}
-	return setting{values: []string{logging.WithoutUserinfo(r.start.text(name))}, place: r.start.origins[name]}
+	return r.start.value(f)
 }
 
-// describe writes all settings that hold now.
+// describe writes all settings that hold now, without what may be secret in them.
 func (r *reloader) describe(w io.Writer) error {
 	var rows [][]string
 	for _, f := range r.start.Command.Flags {
-		name := f.Names()[0]
-		s := r.now(name)
-		rows = append(rows, []string{name, s.values[0], cmp.Or(s.place, "default")})
+		if name := f.Names()[0]; !slices.Contains(notInFile, name) || r.start.given(name) {
+			v := r.now(f)
+			rows = append(rows, []string{name, v.shown, cmp.Or(v.from, "default")})
+		}
 	}
 	return table(w, []column{{heading: "SETTING"}, {heading: "VALUE"}, {heading: "FROM"}}, rows)
 }

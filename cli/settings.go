@@ -3,12 +3,15 @@ package cli
 import (
 	"flag"
 	"fmt"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/wasmatrix/wasmatrix/logging"
 )
 
 // notInFile are the flags of the agent that only the command line and the environment have.
@@ -75,12 +78,47 @@ func readSettings(c *cli.Context) (*settings, error) {
 // given says whether a flag has not its default.
 func (s *settings) given(name string) bool { return s.origins[name] != "" }
 
-// text returns a flag's value as people write it.
-func (s *settings) text(name string) string {
+// value is what a flag is set to.
+type value struct {
+	text  string // as people write it
+	shown string // without what may be secret in it
+	from  string // empty where it is the default
+}
+
+// value returns what a flag is set to.
+func (s *settings) value(f cli.Flag) value {
+	name := f.Names()[0]
+	v := value{text: fmt.Sprint(s.Value(name)), from: s.origins[name]}
+	items := []string{v.text}
 	if list, ok := s.Value(name).(cli.StringSlice); ok {
-		return strings.Join(splitCommas(list.Value()), ", ")
+		items = splitCommas(list.Value())
+		v.text = strings.Join(items, ", ")
 	}
-	return fmt.Sprint(s.Value(name))
+	if doc, ok := f.(cli.DocGenerationFlag); ok && v.from == "" {
+		v.text = strings.Trim(doc.GetDefaultText(), `"`) // where it depends, this says on what
+		items = []string{v.text}
+	}
+	for i := range items {
+		if valueName(f) == "URL" {
+			items[i] = hostOf(items[i])
+		}
+	}
+	v.shown = logging.WithoutUserinfo(strings.Join(items, ", "))
+	return v
+}
+
+// hostOf returns what of a URL is no secret: with many a receiver of webhooks its path is one.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	switch {
+	case address == "":
+		return ""
+	case err != nil || u.Host == "":
+		return "REDACTED"
+	case strings.Trim(u.Path, "/")+u.RawQuery == "":
+		return u.Scheme + "://" + u.Host
+	}
+	return u.Scheme + "://" + u.Host + "/REDACTED"
 }
 
 // wrongSettings is all that is wrong with a configuration.

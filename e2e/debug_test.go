@@ -67,7 +67,8 @@ func TestDebugBundleIsWholeAndHasNoSecret(t *testing.T) {
 	if err := os.WriteFile(passwordFile, []byte(secret), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := product.Form(t, 3, "--label", "home=http://me:"+secret+"@nowhere", "--etcd-endpoints", "127.0.0.1:1", "--etcd-user", "me", "--etcd-password-file", passwordFile)
+	c := product.Form(t, 3, "--label", "home=http://me:"+secret+"@nowhere", "--etcd-endpoints", "127.0.0.1:1", "--etcd-user", "me", "--etcd-password-file", passwordFile,
+		"--event-webhook", "http://127.0.0.1:1/"+secret)
 	leader := c.Leader()
 	leader.Run("--name", "guest", "--count", "3", "--env", "TOKEN="+secret, actor(t), "--", "say", secret, "forever")
 	leader.CLI("provider", "start", "kv", "--id", "cache", "--backend", "redis://me:"+secret+"@127.0.0.1:1") // refused or failing, and logged

@@ -18,7 +18,7 @@ func Check(cfg Config) error {
 		return err
 	}
 	_, unknownAddress := cfg.advertised()
-	return errors.Join(unknownAddress, checkDataDir(cfg.DataDir), cfg.Etcd.Check())
+	return errors.Join(unknownAddress, checkDataDir(cfg.DataDir), cfg.Etcd.Check(), cfg.EventWebhooks.Check())
 }
 
 // checkDataDir says why a node could not keep its data there.

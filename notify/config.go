@@ -85,6 +85,15 @@ func (w Webhooks) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Check says what is wrong, also with the file that is named.
+func (w Webhooks) Check() error {
+	if err := w.Validate(); err != nil {
+		return err
+	}
+	_, err := w.secret()
+	return err
+}
+
 // secret returns the key of the signature, or nil for none.
 func (w Webhooks) secret() ([]byte, error) {
 	if w.SecretFile == "" {

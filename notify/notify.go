@@ -50,10 +50,7 @@ type Notifier struct {
 // New returns a notifier. It reads the secret once, so that what is wrong with it shows at the start.
 func New(cfg Config, c Cluster, events *controlplane.EventLog) (*Notifier, error) {
 	cfg = cfg.withDefaults()
-	if err := cfg.Webhooks.Validate(); err != nil {
-		return nil, err
-	}
-	if _, err := cfg.Webhooks.secret(); err != nil {
+	if err := cfg.Webhooks.Check(); err != nil {
 		return nil, err
 	}
 	counts := newCounts()
