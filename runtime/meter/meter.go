@@ -1,0 +1,218 @@
+package meter
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// Version is that of the rewriting: code that another version has compiled is not this one's.
+const Version = 1
+
+// What a rewritten module imports: a function of the type (i64) -> (i64), which is called with what is left, at most
+// nothing, and returns what the guest may use up until the next call.
+const (
+	HostModule = "wasmatrix:meter"
+	HostRefill = "refill"
+)
+
+const (
+	// leafMost is what a function without loops and calls may cost to be charged where it is called.
+	leafMost = 32
+	// pieceBytes is how much memory is moved between two charges, bytesPerUnit how much of it for one unit.
+	pieceBytes   = 64 << 10
+	bytesPerUnit = 16
+	// maxFunctions bounds what a module may have, so that an index never needs more than 32 bits.
+	maxFunctions = 1 << 24
+)
+
+// ErrReserved is a module that imports what only metering may import.
+var ErrReserved = errors.New("it imports from " + HostModule + ", which is reserved")
+
+// Rewrite returns the module with metering in it. The error says why a module can't have that: it is malformed, or has
+// instructions that are not of WebAssembly 2.0. What it returns is valid if the module was, and only then; that is left to whoever
+// compiles it.
+func Rewrite(module []byte) ([]byte, error) {
+	m, err := parse(module)
+	if err != nil {
+		return nil, err
+	}
+	return m.write()
+}
+
+// header is how each module begins.
+var header = []byte{0, 'a', 's', 'm', 1, 0, 0, 0}
+
+// The sections.
+const (
+	secCustom   = 0
+	secType     = 1
+	secImport   = 2
+	secFunction = 3
+	secGlobal   = 6
+	secExport   = 7
+	secStart    = 8
+	secElement  = 9
+	secCode     = 10
+	secData     = 11
+	secCount    = 12 // of data segments; between elements and code
+)
+
+// order is where a section stands.
+var order = map[byte]int{secType: 1, secImport: 2, secFunction: 3, 4: 4, 5: 5, secGlobal: 6, secExport: 7, secStart: 8, secElement: 9, secCount: 10, secCode: 11, secData: 12}
+
+// section is one as it was read.
+type section struct {
+	id   byte
+	body []byte
+}
+
+// module is what has to be known of one to rewrite it.
+type module struct {
+	sections []section
+
+	params          []int // of each type
+	importedFuncs   uint32
+	importedGlobals uint32
+	types           []uint32 // of each function, imported ones first
+	globals         uint32   // imported ones, too
+	functions       []function
+}
+
+func parse(raw []byte) (*module, error) {
+	rest, ok := bytes.CutPrefix(raw, header)
+	if !ok {
+		return nil, errors.New("it does not begin as a core module of version 1 does")
+	}
+	m := &module{}
+	last := 0
+	for r := (&reader{bytes: rest}); r.more(); {
+		id := r.byte()
+		body := r.sized()
+		if r.err != nil {
+			return nil, fmt.Errorf("section %d: %w", id, r.err)
+		}
+		m.sections = append(m.sections, section{id, body.bytes})
+		if id == secCustom {
+			continue
+		}
+		if at, known := order[id]; !known || at <= last {
+			return nil, fmt.Errorf("section %d is unknown, or not in its place", id)
+		}
+		last = order[id]
+		if err := m.read(id, body); err != nil {
+			return nil, fmt.Errorf("section %d: %w", id, err)
+		}
+	}
+	if len(m.functions) != len(m.types)-int(m.importedFuncs) {
+		return nil, fmt.Errorf("%d functions are declared, and %d have code", len(m.types)-int(m.importedFuncs), len(m.functions))
+	}
+	return m, nil
+}
+
+// read notes what a section says that the rewriting of others depends on.
+func (m *module) read(id byte, r *reader) error {
+	switch id {
+	case secType:
+		return m.readTypes(r)
+	case secImport:
+		return m.readImports(r)
+	case secFunction:
+		for range r.count() {
+			if err := m.declare(r.u32()); err != nil {
+				return err
+			}
+		}
+	case secGlobal:
+		m.globals += r.count()
+		return r.err
+	case secCode:
+		return m.readCode(r)
+	default:
+		return nil
+	}
+	return r.whole()
+}
+
+// count reads how many things follow. Each takes a byte at the least.
+func (r *reader) count() uint32 {
+	n := r.u32()
+	if uint64(n) > uint64(len(r.bytes)-r.at) {
+		r.fail(errShort)
+		return 0
+	}
+	return n
+}
+
+// whole returns the error of reading something to its end, if that was it.
+func (r *reader) whole() error {
+	if r.err == nil && r.more() {
+		return fmt.Errorf("%d bytes are left over", len(r.bytes)-r.at)
+	}
+	return r.err
+}
+
+func (m *module) readTypes(r *reader) error {
+	for range r.count() {
+		if form := r.byte(); form != typeFunc && r.err == nil {
+			return fmt.Errorf("a type of the form %#x is not of WebAssembly 2.0", form)
+		}
+		params := r.count()
+		r.skip(params)
+		r.skip(r.count())
+		m.params = append(m.params, int(params))
+	}
+	return r.whole()
+}
+
+func (m *module) declare(typ uint32) error {
+	if uint64(typ) >= uint64(len(m.params)) {
+		return fmt.Errorf("there is no type %d", typ)
+	}
+	if len(m.types) >= maxFunctions {
+		return fmt.Errorf("it has more than %d functions", maxFunctions)
+	}
+	m.types = append(m.types, typ)
+	return nil
+}
+
+func (m *module) readImports(r *reader) error {
+	for range r.count() {
+		from := r.take(r.u32())
+		r.skip(r.u32())
+		if string(from) == HostModule {
+			return ErrReserved
+		}
+		switch kind := r.byte(); kind {
+		case 0:
+			if err := m.declare(r.u32()); err != nil && r.err == nil {
+				return err
+			}
+			m.importedFuncs++
+		case 1:
+			r.byte()
+			r.limits()
+		case 2:
+			r.limits()
+		case 3:
+			r.skip(2)
+			m.importedGlobals++
+		default:
+			return fmt.Errorf("an import of the kind %d is not of WebAssembly 2.0", kind)
+		}
+	}
+	m.globals = m.importedGlobals
+	return r.whole()
+}
+
+// limits passes the size of a table or memory.
+func (r *reader) limits() {
+	flags := r.byte()
+	if flags > 1 {
+		r.fail(fmt.Errorf("limits with the flags %#x are not of WebAssembly 2.0", flags))
+	}
+	r.u32()
+	if flags == 1 {
+		r.u32()
+	}
+}

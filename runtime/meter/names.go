@@ -1,0 +1,70 @@
+package meter
+
+import "strings"
+
+// The parts of a name section that go by functions.
+const (
+	namesOfFunctions = 1
+	namesOfLocals    = 2
+	namesOfLabels    = 3
+)
+
+// custom returns what becomes of a custom section, and whether it is kept. What says where things are in the code is not: it would be
+// wrong.
+func (m *module) custom(body []byte) (out []byte, keep bool) {
+	r := &reader{bytes: body}
+	name := string(r.take(r.u32()))
+	switch {
+	case r.err != nil: // whoever compiles it says so
+		return body, true
+	case strings.HasPrefix(name, ".debug_") || strings.HasPrefix(name, "reloc.") || name == "linking" || strings.HasPrefix(name, "metadata.code."):
+		return nil, false
+	case name != "name":
+		return body, true
+	}
+	out = appendSized(nil, []byte(name))
+	for r.more() {
+		id := r.byte()
+		part := r.sized()
+		if r.err != nil {
+			return body, true // nobody could read it before
+		}
+		moved, ok := part.bytes, true
+		switch id {
+		case namesOfFunctions:
+			moved, ok = m.namesByFunction(part, (*reader).skipName)
+		case namesOfLocals, namesOfLabels:
+			moved, ok = m.namesByFunction(part, (*reader).skipNames)
+		}
+		if !ok {
+			return body, true
+		}
+		out = appendSized(append(out, id), moved)
+	}
+	return out, true
+}
+
+// namesByFunction moves the functions of a map from those to something.
+func (m *module) namesByFunction(r *reader, skip func(*reader)) (out []byte, ok bool) {
+	n := r.count()
+	out = appendU32(nil, n)
+	for range n {
+		out = appendU32(out, m.moved(r.u32()))
+		from := r.at
+		skip(r)
+		if r.err != nil {
+			return nil, false
+		}
+		out = append(out, r.bytes[from:r.at]...)
+	}
+	return out, r.whole() == nil
+}
+
+func (r *reader) skipName() { r.skip(r.u32()) }
+
+func (r *reader) skipNames() {
+	for range r.count() {
+		r.u32()
+		r.skipName()
+	}
+}

@@ -1,0 +1,243 @@
+package meter
+
+import "fmt"
+
+// write returns the module as it is after the rewriting.
+func (m *module) write() ([]byte, error) {
+	if len(m.functions) == 0 {
+		return append(append([]byte{}, header...), m.raw()...), nil // nothing runs
+	}
+	out := append([]byte{}, header...)
+	// Sections that are not there may have to be made, in their places.
+	made := map[byte]bool{}
+	ensure := func(before int) {
+		for _, id := range []byte{secType, secImport, secGlobal} {
+			if order[id] < before && !made[id] {
+				made[id] = true
+				out = appendSection(out, id, m.rewritten(id, nil))
+			}
+		}
+	}
+	for _, s := range m.sections {
+		if s.id == secCustom {
+			body, keep := m.custom(s.body)
+			if keep {
+				out = appendSection(out, s.id, body)
+			}
+			continue
+		}
+		ensure(order[s.id])
+		made[s.id] = true
+		body, err := m.section(s)
+		if err != nil {
+			return nil, fmt.Errorf("section %d: %w", s.id, err)
+		}
+		out = appendSection(out, s.id, body)
+	}
+	return out, nil
+}
+
+// raw returns the sections as they were.
+func (m *module) raw() []byte {
+	var out []byte
+	for _, s := range m.sections {
+		out = appendSection(out, s.id, s.body)
+	}
+	return out
+}
+
+func appendSection(to []byte, id byte, body []byte) []byte { return appendSized(append(to, id), body) }
+
+// section returns what becomes of a section.
+func (m *module) section(s section) ([]byte, error) {
+	r := &reader{bytes: s.body}
+	switch s.id {
+	case secType, secImport, secFunction:
+		return m.rewritten(s.id, s.body), nil
+	case secGlobal:
+		moved, err := m.moveGlobals(r)
+		return m.rewritten(s.id, moved), err
+	case secExport:
+		return m.exports(r)
+	case secStart:
+		start := r.u32()
+		if err := m.checkFunction(start); err != nil {
+			return nil, err
+		}
+		return appendU32(nil, m.moved(start)), r.whole()
+	case secElement:
+		return m.elements(r)
+	case secData:
+		return s.body, m.checkData(r)
+	case secCode:
+		return m.code(), nil
+	}
+	return s.body, nil
+}
+
+// rewritten returns a section with what is put behind what it has. It was read before.
+func (m *module) rewritten(id byte, body []byte) []byte {
+	r := &reader{bytes: body}
+	var n uint32
+	if len(body) > 0 {
+		n = r.u32()
+	}
+	rest := body[r.at:]
+	types := uint32(len(m.params))
+	switch id {
+	case secType: // of the host's function, and of those that move in pieces
+		out := append(appendU32(nil, n+2), rest...)
+		return append(out, typeFunc, 1, typeI64, 1, typeI64, typeFunc, 3, typeI32, typeI32, typeI32, 0)
+	case secImport:
+		out := append(appendU32(nil, n+1), rest...)
+		out = appendSized(appendSized(out, []byte(HostModule)), []byte(HostRefill))
+		return appendU32(append(out, 0), types)
+	case secGlobal:
+		out := append(appendU32(nil, n+1), rest...)
+		return append(out, typeI64, 1, opI64Const, 0, opEnd)
+	default: // of functions
+		if !m.hasPieces() {
+			return body
+		}
+		out := append(appendU32(nil, n+2), rest...)
+		return appendU32(appendU32(out, types+1), types+1)
+	}
+}
+
+// moveGlobals moves the functions in the first values of globals.
+func (m *module) moveGlobals(r *reader) ([]byte, error) {
+	n := r.count()
+	out := appendU32(nil, n)
+	for range n {
+		out = append(out, r.take(2)...)
+		var err error
+		if out, err = m.expression(out, r); err != nil {
+			return nil, err
+		}
+	}
+	return out, r.whole()
+}
+
+// checkData refuses globals that the module does not have.
+func (m *module) checkData(r *reader) error {
+	for range r.count() {
+		flags := r.u32()
+		if flags > 2 && r.err == nil {
+			return fmt.Errorf("a data segment with the flags %d is not of WebAssembly 2.0", flags)
+		}
+		if flags == 2 {
+			r.u32() // the memory
+		}
+		if flags != 1 {
+			if _, err := m.expression(nil, r); err != nil {
+				return err
+			}
+		}
+		r.skipName()
+	}
+	return r.whole()
+}
+
+func (m *module) exports(r *reader) ([]byte, error) {
+	n := r.count()
+	out := appendU32(nil, n)
+	for range n {
+		out = appendSized(out, r.take(r.u32()))
+		kind, index := r.byte(), r.u32()
+		var err error
+		switch kind {
+		case 0:
+			err = m.checkFunction(index)
+			index = m.moved(index)
+		case 3:
+			err = m.checkGlobal(index)
+		}
+		if err != nil && r.err == nil {
+			return nil, err
+		}
+		out = appendU32(append(out, kind), index)
+	}
+	return out, r.whole()
+}
+
+// elements moves the functions in element segments (WebAssembly 2.0, section 5.5.12).
+func (m *module) elements(r *reader) ([]byte, error) {
+	n := r.count()
+	out := appendU32(nil, n)
+	for range n {
+		flags := r.u32()
+		if flags > 7 && r.err == nil {
+			return nil, fmt.Errorf("an element segment with the flags %d is not of WebAssembly 2.0", flags)
+		}
+		out = appendU32(out, flags)
+		passive, explicit, expressions := flags&1 != 0, flags&2 != 0, flags&4 != 0
+		if !passive {
+			if explicit {
+				out = appendU32(out, r.u32()) // the table
+			}
+			var err error
+			if out, err = m.expression(out, r); err != nil {
+				return nil, err
+			}
+		}
+		if passive || explicit {
+			out = append(out, r.byte()) // the kind, or type
+		}
+		count := r.count()
+		out = appendU32(out, count)
+		for range count {
+			if expressions {
+				var err error
+				if out, err = m.expression(out, r); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			index := r.u32()
+			if err := m.checkFunction(index); err != nil && r.err == nil {
+				return nil, err
+			}
+			out = appendU32(out, m.moved(index))
+		}
+	}
+	return out, r.whole()
+}
+
+// expression appends a constant expression, its functions moved.
+func (m *module) expression(to []byte, r *reader) ([]byte, error) {
+	for {
+		i, err := r.next()
+		if err == nil {
+			err = m.check(i)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if i.op == opRefFunc {
+			to = appendU32(append(to, opRefFunc), m.moved(i.index))
+		} else {
+			to = append(to, r.bytes[i.at:i.end]...)
+		}
+		if i.op == opEnd {
+			return to, nil
+		}
+	}
+}
+
+func (m *module) code() []byte {
+	pieces := m.hasPieces()
+	n := uint32(len(m.functions))
+	if pieces {
+		n += 2
+	}
+	out := appendU32(nil, n)
+	var body []byte
+	for at := range m.functions {
+		body = m.functions[at].write(body[:0], m)
+		out = appendSized(out, body)
+	}
+	if pieces {
+		out = appendSized(appendSized(out, m.fill()), m.copy())
+	}
+	return out
+}
