@@ -11,6 +11,8 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+
+	"github.com/wasmatrix/wasmatrix/runtime/meter"
 )
 
 const (
@@ -115,14 +117,14 @@ func (o *Outline) Close() error {
 }
 
 // checkCompiled looks at what a module needs and offers.
-func (e *Engine) checkCompiled(m wazero.CompiledModule) error {
+func (e *Engine) checkCompiled(m wazero.CompiledModule, metered bool) error {
 	var missing, other []string
 	hint := ""
 	for _, f := range m.ImportedFunctions() {
 		module, name, _ := f.Import()
 		offered, ok := e.offered[module][name]
 		switch {
-		case !ok:
+		case !ok, module == meter.HostModule && !metered:
 			missing = append(missing, module+"."+name)
 			if module == abiModule {
 				hint = fmt.Sprintf(" (this wasmatrix offers version %d of module %s, and knows no such function of it: run a newer one, or build the module with the SDK of this one)", ABIVersion, abiModule)

@@ -12,6 +12,8 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/wasmatrix/wasmatrix/runtime/meter"
 )
 
 // Config is what an engine is told.
@@ -38,7 +40,9 @@ const keepUnused = 8
 type Engine struct {
 	log       *slog.Logger
 	cache     wazero.CompilationCache // nil for none
-	runtime   wazero.Runtime
+	metered   wazero.Runtime
+	checked   func() (wazero.Runtime, error) // for what can't be metered; made at the first call
+	turns     *turns
 	offered   map[string]map[string]api.FunctionDefinition // module → function that a guest may import
 	compiling chan struct{}                                // a place in it is the right to compile
 	work      sync.WaitGroup                               // compilations under way
@@ -68,9 +72,8 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 			}
 		}),
 	}
-	// Without WithCloseOnContextDone a spinning guest could not be interrupted, and would stop the
-	// garbage collector and with it this whole process.
-	rc := wazero.NewRuntimeConfig().WithCloseOnContextDone(true)
+	e.turns = newTurns(goruntime.GOMAXPROCS(0))
+	rc := wazero.NewRuntimeConfig()
 	if cfg.CacheDir != "" {
 		cache, err := wazero.NewCompilationCacheWithDir(cfg.CacheDir) // it keeps wazero's versions apart
 		if err != nil {
@@ -79,27 +82,51 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		e.cache = cache
 		rc = rc.WithCompilationCache(cache)
 	}
-	e.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, e.runtime); err != nil {
-		return nil, errors.Join(fmt.Errorf("offer WASI: %w", err), e.Close(ctx))
+	// A guest that is not metered could not be interrupted without WithCloseOnContextDone, and would stop the
+	// garbage collector and with it this whole process.
+	e.checked = sync.OnceValues(func() (wazero.Runtime, error) {
+		return e.newRuntime(context.WithoutCancel(ctx), rc.WithCloseOnContextDone(true))
+	})
+	var err error
+	if e.metered, err = e.newRuntime(ctx, rc); err == nil {
+		err = e.offerRefill(ctx, e.metered)
 	}
-	if err := e.offerImports(ctx); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
 	if err := e.registerMetrics(cfg.Registerer, cfg.CacheDir); err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
 	e.offered = map[string]map[string]api.FunctionDefinition{}
-	for _, name := range []string{wasi_snapshot_preview1.ModuleName, abiModule} {
-		e.offered[name] = e.runtime.Module(name).ExportedFunctionDefinitions()
+	for _, name := range []string{wasi_snapshot_preview1.ModuleName, abiModule, meter.HostModule} {
+		e.offered[name] = e.metered.Module(name).ExportedFunctionDefinitions()
 	}
 	return e, nil
+}
+
+// newRuntime returns a runtime with all that guests may import.
+func (e *Engine) newRuntime(ctx context.Context, rc wazero.RuntimeConfig) (wazero.Runtime, error) {
+	r := wazero.NewRuntimeWithConfig(ctx, rc)
+	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
+		return nil, errors.Join(fmt.Errorf("offer WASI: %w", err), r.Close(ctx))
+	}
+	if err := e.offerImports(ctx, r); err != nil {
+		return nil, errors.Join(err, r.Close(ctx))
+	}
+	return r, nil
 }
 
 // Close frees everything. No instance may run any more.
 func (e *Engine) Close(ctx context.Context) error {
 	e.work.Wait()
-	err := e.runtime.Close(ctx)
+	e.turns.watch.Wait()
+	var err error
+	if e.metered != nil {
+		err = e.metered.Close(ctx)
+	}
+	if r, failed := e.checked(); failed == nil { // made only to be closed, where nothing needed it
+		err = errors.Join(err, r.Close(ctx))
+	}
 	if e.cache != nil {
 		err = errors.Join(err, e.cache.Close(ctx))
 	}

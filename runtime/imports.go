@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
 
@@ -76,8 +77,8 @@ func hostFunctions() []hostFunction {
 }
 
 // offerImports makes module wasmatrix there for guests.
-func (e *Engine) offerImports(ctx context.Context) error {
-	b := e.runtime.NewHostModuleBuilder(abiModule)
+func (e *Engine) offerImports(ctx context.Context, r wazero.Runtime) error {
+	b := r.NewHostModuleBuilder(abiModule)
 	for _, f := range hostFunctions() {
 		b.NewFunctionBuilder().
 			WithGoModuleFunction(api.GoModuleFunc(e.hostCall(f)), f.params, []api.ValueType{f.result}).
@@ -96,6 +97,7 @@ type hostKey struct{}
 // host is what the imports of one instance work on. Its guest calls one at a time.
 type host struct {
 	session *capability.Session // nil for none
+	work    *work               // nil for a guest that is not metered
 
 	// Of the call under way.
 	memory  api.Memory // nil where the guest has none
@@ -128,7 +130,9 @@ func (e *Engine) hostCall(f hostFunction) func(context.Context, api.Module, []ui
 		if !keeps {
 			h.result, h.number = nil, 0
 		}
+		h.work.beginCall()
 		value, err := e.guarded(ctx, f, h)
+		h.work.endCall(ctx)
 		if ctx.Err() != nil {
 			panic(sys.NewExitError(sys.ExitCodeContextCanceled)) // ends the guest here, before it makes an exit of its own of this
 		}

@@ -58,7 +58,14 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 		return nil, tooLittleMemory(need, s.MemoryLimit)
 	}
 	e.makeRoom()
-	i := &Instance{name: s.Name, sleep: &sleeper{ctx: ctx}, host: &host{session: s.Session}}
+	i := &Instance{name: s.Name, host: &host{session: s.Session}}
+	r := e.metered
+	if m.metered {
+		i.host.work = &work{turn: e.turns.turn()}
+	} else if r, err = e.checked(); err != nil {
+		return nil, err
+	}
+	i.sleep = &sleeper{ctx: ctx, work: i.host.work}
 	memory := &allocator{limit: s.MemoryLimit}
 	defer func() {
 		if p := recover(); p != nil { // wazero takes memory that it does not get for a bug
@@ -74,7 +81,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 		}
 	}()
 	guest := context.WithValue(ctx, hostKey{}, i.host) // a start section may call imports already
-	i.module, err = e.runtime.InstantiateModule(experimental.WithMemoryAllocator(guest, memory), m.compiled, i.config(s))
+	i.module, err = r.InstantiateModule(experimental.WithMemoryAllocator(guest, memory), m.compiled, i.config(s))
 	if err != nil {
 		i.host.close()
 	}
@@ -132,6 +139,10 @@ func (i *Instance) Run(ctx context.Context) (exit Exit) {
 	defer func() { _ = i.module.Close(context.WithoutCancel(ctx)) }()
 	defer i.host.close()
 	i.sleep.ctx = ctx
+	if i.host.work.begin(ctx) != nil {
+		return Exit{Interrupted: true}
+	}
+	defer i.host.work.end()
 	_, err := i.start.Call(context.WithValue(ctx, hostKey{}, i.host))
 	var exited *sys.ExitError
 	switch {
@@ -153,7 +164,8 @@ func (i *Instance) Close(ctx context.Context) error {
 
 // sleeper makes a guest's sleep end with its context.
 type sleeper struct {
-	ctx context.Context // of the run; set before the guest begins, read by the guest's own goroutine
+	ctx  context.Context // of the run; set before the guest begins, read by the guest's own goroutine
+	work *work           // nil for a guest that is not metered
 }
 
 func (s *sleeper) sleep(nanoseconds int64) {
@@ -161,11 +173,13 @@ func (s *sleeper) sleep(nanoseconds int64) {
 		goruntime.Gosched()
 		return
 	}
+	s.work.rest()
 	timer := time.NewTimer(time.Duration(nanoseconds))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		s.work.resume(s.ctx)
 	case <-s.ctx.Done():
-		goruntime.Gosched() // the guest sleeps on until it is closed: let that happen
+		interrupt() // it would sleep on
 	}
 }

@@ -2,10 +2,13 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/tetratelabs/wazero"
+
+	"github.com/wasmatrix/wasmatrix/runtime/meter"
 )
 
 // Module is compiled code, shared by all instances of it. Whoever got it from Compile releases it.
@@ -15,6 +18,7 @@ type Module struct {
 	ready  chan struct{} // closed when compiled or err is set
 
 	compiled wazero.CompiledModule
+	metered  bool // it calls the host again and again (package meter); else wazero checks for its context's end
 	err      error
 
 	users int // guarded by Engine.mu
@@ -28,7 +32,7 @@ func (e *Engine) Compile(ctx context.Context, hash string, load func(context.Con
 	if first {
 		// It goes on if the caller gives up, as others may wait for it too.
 		e.work.Go(func() {
-			m.compiled, m.err = e.compile(context.WithoutCancel(ctx), load)
+			m.compiled, m.metered, m.err = e.compile(context.WithoutCancel(ctx), hash, load)
 			if m.err == nil {
 				e.metrics.found()
 			} else {
@@ -70,29 +74,51 @@ func (e *Engine) acquire(hash string) (m *Module, first bool) {
 	return m, true
 }
 
-func (e *Engine) compile(ctx context.Context, load func(context.Context) ([]byte, error)) (compiled wazero.CompiledModule, err error) {
+func (e *Engine) compile(ctx context.Context, hash string, load func(context.Context) ([]byte, error)) (compiled wazero.CompiledModule, metered bool, err error) {
 	e.compiling <- struct{}{}
 	defer func() { <-e.compiling }()
 	bytes, err := load(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("load the module: %w", err)
+		return nil, false, fmt.Errorf("load the module: %w", err)
 	}
 	if err := Check(bytes); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() {
 		if p := recover(); p != nil { // a bug that outside bytes found in the compiler ends only them
-			e.log.ErrorContext(ctx, "the compiler panicked", "err", p)
+			e.log.ErrorContext(ctx, "the compiler panicked", "module", hash, "err", p)
 			compiled, err = nil, invalid("the module made the compiler fail (%v)", p)
 		}
 	}()
-	compiled, err = e.runtime.CompileModule(ctx, bytes)
+	compiled, why := e.compileMetered(ctx, bytes)
+	if metered = why == nil; !metered {
+		if compiled, err = e.compileChecked(ctx, bytes); err != nil { // which says what is wrong with it as it came
+			return nil, false, err
+		}
+		e.log.WarnContext(ctx, "a module can't be metered, so it runs slower", "module", hash, "err", why)
+	}
+	if err := e.checkCompiled(compiled, metered); err != nil {
+		return nil, false, errors.Join(err, compiled.Close(ctx))
+	}
+	return compiled, metered, nil
+}
+
+func (e *Engine) compileMetered(ctx context.Context, bytes []byte) (wazero.CompiledModule, error) {
+	metered, err := meter.Rewrite(bytes)
+	if err != nil {
+		return nil, err
+	}
+	return e.metered.CompileModule(ctx, metered)
+}
+
+func (e *Engine) compileChecked(ctx context.Context, bytes []byte) (wazero.CompiledModule, error) {
+	r, err := e.checked()
+	if err != nil {
+		return nil, err
+	}
+	compiled, err := r.CompileModule(ctx, bytes)
 	if err != nil {
 		return nil, compileError(err)
-	}
-	if err := e.checkCompiled(compiled); err != nil {
-		_ = compiled.Close(ctx)
-		return nil, err
 	}
 	return compiled, nil
 }
