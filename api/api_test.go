@@ -47,7 +47,7 @@ func TestShapesAreThoseOfTheContract(t *testing.T) {
 			Vitals: &pb.NodeVitals{CpuUsedCores: 0.25, CpuCores: 2, ResidentBytes: 90 << 20, UpFor: durationpb.New(time.Minute), Starts: 5, Crashes: 1},
 		}),
 		"status": FromStatus(&pb.GetClusterStatusResponse{
-			ClusterId: "c-1", LeaderId: "n-1", LeaderName: "a", Term: 4, Voters: []string{"a", "b", "c"},
+			ClusterId: "c-1", ClusterName: "paris", LeaderId: "n-1", LeaderName: "a", Term: 4, Voters: []string{"a", "b", "c"},
 			Members: map[string]uint32{"alive": 2, "draining": 1, "suspect": 1, "dead": 1}, Instances: map[string]uint32{"running": 5}, Version: "v1",
 		}),
 		"provider": FromProvider(&pb.ProviderStatus{

@@ -68,6 +68,9 @@ type Status struct {
 	Members      MemberCounts      `json:"members"`
 	Instances    map[string]uint32 `json:"instances"`
 	Version      string            `json:"version"`
+
+	// What its founder called it; empty where the leader is of a version that knows no name.
+	ClusterName string `json:"cluster_name"`
 }
 
 // Leader is the node that leads.
@@ -105,6 +108,8 @@ func FromStatus(s *pb.GetClusterStatusResponse) Status {
 		},
 		Instances: instances,
 		Version:   s.GetVersion(),
+
+		ClusterName: s.GetClusterName(),
 	}
 }
 

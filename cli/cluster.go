@@ -116,7 +116,8 @@ func statusFields(w io.Writer, s api.Status) error {
 		recovering = "the leader is new and still asks the nodes what they run"
 	}
 	return fields(w, []field{
-		{"cluster", s.ClusterID},
+		{"cluster", s.ClusterName},
+		{"cluster id", s.ClusterID},
 		{"leader", s.Leader.Name},
 		{"term", fmt.Sprint(s.Term)},
 		{"recovering", recovering},

@@ -87,7 +87,7 @@ func sampleTables(now time.Time) map[string]func(io.Writer) error {
 		"provider":  func(w io.Writer) error { return providerFields(w, kv) },
 		"status": func(w io.Writer) error {
 			return statusFields(w, api.Status{
-				ClusterID: "c-1", Leader: api.Leader{NodeID: "5d4c", Name: "host-5"}, Term: 4, Recovering: true, MissingNodes: []string{"b"},
+				ClusterID: "c-1", ClusterName: "paris", Leader: api.Leader{NodeID: "5d4c", Name: "host-5"}, Term: 4, Recovering: true, MissingNodes: []string{"b"},
 				Voters: []string{"b", "host-5"}, Members: api.MemberCounts{Alive: 2, Left: 1}, Instances: map[string]uint32{"stopped": 2, "running": 5}, Version: "v1",
 			})
 		},

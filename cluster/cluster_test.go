@@ -148,7 +148,7 @@ func TestNodesThatExpectEachOtherFoundOneCluster(t *testing.T) {
 	cfgs := []Config{config(t, "n0"), config(t, "n1"), config(t, "n2")}
 	var nodes []*testNode
 	for i := range cfgs {
-		cfgs[i].BootstrapExpect = 3
+		cfgs[i].BootstrapExpect, cfgs[i].ClusterName = 3, "paris"
 		for _, other := range cfgs {
 			cfgs[i].Join = append(cfgs[i].Join, gossipAddr(other))
 		}
@@ -159,6 +159,12 @@ func TestNodesThatExpectEachOtherFoundOneCluster(t *testing.T) {
 		if n.ClusterID() != nodes[0].ClusterID() {
 			t.Fatalf("%s is of cluster %s, %s of %s", n.cfg.NodeName, n.ClusterID(), nodes[0].cfg.NodeName, nodes[0].ClusterID())
 		}
+		waitFor(t, n.cfg.NodeName+" to know the cluster's name", func() string {
+			if name := n.fsm.ClusterName(); name != "paris" {
+				return "it is " + name
+			}
+			return ""
+		})
 	}
 }
 

@@ -34,6 +34,8 @@ type Config struct {
 	Join []string
 	// How many nodes found the cluster together; 0 when one does alone.
 	BootstrapExpect int
+	// What to call the cluster if this node founds it; empty for the default.
+	ClusterName string
 	// How many Raft voters to keep while this node leads; odd. Default 3.
 	Voters int
 	// How soon gossip notices that a node is gone. Default ProfileLAN.

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
+	"github.com/wasmatrix/wasmatrix/raftfsm"
 )
 
 // found makes a cluster where that is this node's part, and gives it its id.
@@ -77,7 +78,8 @@ func (c *Cluster) bootstrap() error {
 	return nil
 }
 
-// nameCluster has a leader whose log has no cluster id write one, as its first entry.
+// nameCluster has a leader whose log has no cluster id write one. What people call the cluster comes before it: with the id the
+// founding is done.
 func (c *Cluster) nameCluster(ctx context.Context) error {
 	if c.fsm.ClusterID() != "" || !c.Leadership().Self {
 		return nil
@@ -88,6 +90,11 @@ func (c *Cluster) nameCluster(ctx context.Context) error {
 	id := c.ClusterID() // known from before, if the log was lost
 	if id == "" {
 		id = uuid.NewString()
+	}
+	if name := c.cfg.ClusterName; name != "" && name != raftfsm.DefaultClusterName {
+		if err := c.Apply(ctx, &pb.Command{Op: &pb.Command_PutSetting{PutSetting: &pb.PutSetting{Key: raftfsm.SettingClusterName, Value: name}}}); err != nil {
+			return err
+		}
 	}
 	return c.Apply(ctx, &pb.Command{Op: &pb.Command_FoundCluster{FoundCluster: &pb.FoundCluster{ClusterId: id}}})
 }

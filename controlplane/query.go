@@ -75,7 +75,7 @@ func (s *Server) GetClusterStatus(ctx context.Context, _ *pb.GetClusterStatusReq
 		return nil, err
 	}
 	resp := &pb.GetClusterStatusResponse{
-		ClusterId: s.cluster.ClusterID(), LeaderId: s.cfg.NodeID, LeaderName: s.cfg.NodeName,
+		ClusterId: s.cluster.ClusterID(), ClusterName: s.fsm.ClusterName(), LeaderId: s.cfg.NodeID, LeaderName: s.cfg.NodeName,
 		Term: l.fence.GetTerm(), Recovering: l.recovering(), MissingNodes: s.missing(l),
 		Members: map[string]uint32{}, Instances: s.view.counts(), Version: s.cfg.Version,
 	}

@@ -129,7 +129,7 @@ func TestNameThatIsTakenIsRefused(t *testing.T) {
 
 func TestBootstrapExpectFoundsOneClusterFromOneCommandLine(t *testing.T) {
 	t.Parallel()
-	c := product.New(t, "--bootstrap-expect", "3")
+	c := product.New(t, "--bootstrap-expect", "3", "--cluster-name", "paris")
 	nodes := []*rig.Node{c.Node("n1"), c.Node("n2"), c.Node("n3")}
 	join := fmt.Sprintf("%s,%s,%s", nodes[0].IP, nodes[1].IP, nodes[2].IP)
 	nodes[0].Start("--join", join)
@@ -152,8 +152,8 @@ func TestBootstrapExpectFoundsOneClusterFromOneCommandLine(t *testing.T) {
 	nodes[1].Kill()
 	nodes[1].Restart()
 	c.Node("n4").Start("--join", join)
-	if again := c.WaitFormed(4); again.ClusterID != first.ClusterID {
-		t.Errorf("the cluster's id was %s and is %s", first.ClusterID, again.ClusterID)
+	if again := c.WaitFormed(4); again.ClusterID != first.ClusterID || again.ClusterName != "paris" {
+		t.Errorf("the cluster's id was %s and is %s; it is called %q", first.ClusterID, again.ClusterID, again.ClusterName)
 	}
 }
 

@@ -38,6 +38,8 @@ type Config struct {
 	Join []string
 	// How many nodes found the cluster together; 0 when one does alone.
 	BootstrapExpect int
+	// What to call the cluster if this node founds it; empty for the default.
+	ClusterName string
 	// How many Raft voters the cluster keeps while this node leads; odd.
 	Voters int
 	// How soon gossip notices a death: GossipLAN or GossipLocal.
@@ -94,6 +96,7 @@ func (c Config) Validate() error {
 		}
 	}
 	check(fact.ValidName(c.NodeName), "--name %q: want 1 to 64 letters, digits, dots, dashes or underscores", c.NodeName)
+	check(c.ClusterName == "" || fact.ValidName(c.ClusterName), "--cluster-name %q: want 1 to 64 letters, digits, dots, dashes or underscores", c.ClusterName)
 	check(c.DataDir != "", "--data-dir is empty")
 	check(net.ParseIP(c.Bind) != nil, "--bind %q is not an IP address", c.Bind)
 	check(c.Advertise == "" || net.ParseIP(c.Advertise) != nil, "--advertise %q is not an IP address", c.Advertise)

@@ -135,7 +135,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		NodeID: id, NodeName: cfg.NodeName, Version: cfg.Version, DataDir: cfg.DataDir,
 		Bind: cfg.Bind, Advertise: ip, GossipPort: cfg.GossipPort, RPCPort: cfg.RPCPort, HTTPPort: cfg.HTTPPort,
 		NATSPort: cfg.NATSPort, NATSRoutePort: cfg.NATSRoutePort,
-		Join: cfg.Join, BootstrapExpect: cfg.BootstrapExpect, Voters: cfg.Voters,
+		Join: cfg.Join, BootstrapExpect: cfg.BootstrapExpect, ClusterName: cfg.ClusterName, Voters: cfg.Voters,
 		GossipProfile: cfg.GossipProfile, TimingMultiplier: cfg.TimingMultiplier, Log: log, Registerer: n.metrics,
 	}, fsm, func() cluster.StreamLayer { return n.port.RaftStream(addr(cfg.RPCPort)) })
 	if err != nil {

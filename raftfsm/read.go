@@ -17,6 +17,14 @@ func (f *FSM) ClusterID() string {
 	return f.clusterID
 }
 
+// ClusterName returns what the founder called the cluster.
+func (f *FSM) ClusterName() string {
+	if name := f.Setting(SettingClusterName); name != "" {
+		return name
+	}
+	return DefaultClusterName
+}
+
 // Node returns a node's metadata. The message is shared and must not be changed.
 func (f *FSM) Node(id string) (*pb.Node, bool) {
 	f.mu.RLock()

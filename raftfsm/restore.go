@@ -15,6 +15,13 @@ import (
 // is never taken back.
 const SettingReplicas = "kv.replicas"
 
+// SettingClusterName is the setting that says what the founder called the cluster; not set, it is DefaultClusterName. It is a
+// setting, so that nodes of versions that know no name keep it, too.
+const (
+	SettingClusterName = "cluster.name"
+	DefaultClusterName = "wasmatrix"
+)
+
 // Restored is what Merge made of two states.
 type Restored struct {
 	Metadata *pb.Metadata
@@ -25,7 +32,8 @@ type Restored struct {
 // Merge returns what is known once a saved state is restored over the present one. Which nodes there are
 // and how they are is fact: what is known now stays, and the saved state adds the nodes that nobody knows
 // any more. An epoch fences a node that was declared lost, so the highest one wins. Providers and
-// settings are somebody's choice, and become those of the saved state, but for [SettingReplicas], which is fact.
+// settings are somebody's choice, and become those of the saved state, but for what is fact: [SettingReplicas] and
+// [SettingClusterName].
 func Merge(now, saved *pb.Metadata) (Restored, error) {
 	if now.GetClusterId() != "" && now.GetClusterId() != saved.GetClusterId() {
 		return Restored{}, &ForeignClusterError{Ours: now.GetClusterId(), Theirs: saved.GetClusterId()}
@@ -58,11 +66,13 @@ func Merge(now, saved *pb.Metadata) (Restored, error) {
 		ClusterId: saved.GetClusterId(), Providers: saved.GetProviders(), Settings: maps.Clone(saved.GetSettings()),
 		Nodes: slices.SortedFunc(maps.Values(nodes), func(a, b *pb.Node) int { return strings.Compare(a.GetNodeId(), b.GetNodeId()) }),
 	}
-	if replicas := now.GetSettings()[SettingReplicas]; replicas != "" {
-		if r.Metadata.Settings == nil {
-			r.Metadata.Settings = map[string]string{}
+	for _, key := range []string{SettingReplicas, SettingClusterName} {
+		if fact := now.GetSettings()[key]; fact != "" {
+			if r.Metadata.Settings == nil {
+				r.Metadata.Settings = map[string]string{}
+			}
+			r.Metadata.Settings[key] = fact
 		}
-		r.Metadata.Settings[SettingReplicas] = replicas
 	}
 	slices.Sort(r.Added)
 	slices.Sort(r.Raised)

@@ -105,6 +105,28 @@ func TestGivenUpNodeIsWaitedForAgainOnceItRegisters(t *testing.T) {
 	}
 }
 
+// Who founded a cluster without a name, or by a version that knew none, called it by its default.
+func TestClusterKeepsTheNameOfItsFounding(t *testing.T) {
+	f := New()
+	if name := f.ClusterName(); name != "wasmatrix" {
+		t.Errorf("without a name it is %q", name)
+	}
+	for _, c := range []struct{ now, saved, want string }{{"paris", "", "paris"}, {"paris", "rome", "paris"}, {"", "rome", "rome"}, {"", "", ""}} {
+		r, err := Merge(named(c.now), named(c.saved))
+		if got := r.Metadata.GetSettings()[SettingClusterName]; err != nil || got != c.want {
+			t.Errorf("%q restored over %q is %q, %v", c.saved, c.now, got, err)
+		}
+	}
+}
+
+func named(name string) *pb.Metadata {
+	m := &pb.Metadata{ClusterId: "c"}
+	if name != "" {
+		m.Settings = map[string]string{SettingClusterName: name}
+	}
+	return m
+}
+
 // TestFoundingOfTheReplicasIsNeverTakenBack: two foundings of one generation would be two groups.
 func TestFoundingOfTheReplicasIsNeverTakenBack(t *testing.T) {
 	saved := &pb.Metadata{ClusterId: "c", Settings: map[string]string{SettingReplicas: "1/old", "k": "then"}}

@@ -45,8 +45,9 @@ type Member struct {
 
 // Status is the contract's cluster status.
 type Status struct {
-	ClusterID string `json:"cluster_id"`
-	Leader    struct {
+	ClusterID   string `json:"cluster_id"`
+	ClusterName string `json:"cluster_name"`
+	Leader      struct {
 		NodeID string `json:"node_id"`
 		Name   string `json:"name"`
 	} `json:"leader"`

@@ -1576,8 +1576,10 @@ type GetClusterStatusResponse struct {
 	// How many members are in each state.
 	Members map[string]uint32 `protobuf:"bytes,8,rep,name=members,proto3" json:"members,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// How many instances have each status.
-	Instances     map[string]uint32 `protobuf:"bytes,9,rep,name=instances,proto3" json:"instances,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	Version       string            `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
+	Instances map[string]uint32 `protobuf:"bytes,9,rep,name=instances,proto3" json:"instances,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Version   string            `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
+	// What the founder called the cluster.
+	ClusterName   string `protobuf:"bytes,11,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1678,6 +1680,13 @@ func (x *GetClusterStatusResponse) GetInstances() map[string]uint32 {
 func (x *GetClusterStatusResponse) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *GetClusterStatusResponse) GetClusterName() string {
+	if x != nil {
+		return x.ClusterName
 	}
 	return ""
 }
@@ -2832,7 +2841,7 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\anode_id\x18\x04 \x01(\tR\x06nodeId\"B\n" +
 	"\x13WatchEventsResponse\x12+\n" +
 	"\x06events\x18\x01 \x03(\v2\x13.wasmatrix.v1.EventR\x06events\"\x19\n" +
-	"\x17GetClusterStatusRequest\"\xa0\x04\n" +
+	"\x17GetClusterStatusRequest\"\xc3\x04\n" +
 	"\x18GetClusterStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1b\n" +
@@ -2848,7 +2857,8 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\amembers\x18\b \x03(\v23.wasmatrix.v1.GetClusterStatusResponse.MembersEntryR\amembers\x12S\n" +
 	"\tinstances\x18\t \x03(\v25.wasmatrix.v1.GetClusterStatusResponse.InstancesEntryR\tinstances\x12\x18\n" +
 	"\aversion\x18\n" +
-	" \x01(\tR\aversion\x1a:\n" +
+	" \x01(\tR\aversion\x12!\n" +
+	"\fcluster_name\x18\v \x01(\tR\vclusterName\x1a:\n" +
 	"\fMembersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a<\n" +
