@@ -39,6 +39,7 @@ type frame struct {
 
 	Build, Node, Version string
 	Title                string
+	Cluster              string // its name, where that is known
 	Now                  time.Time
 	Pieces               []piece
 	Log                  *logShown // of the view of one instance

@@ -38,8 +38,10 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 			break
 		}
 	}
-	if _, err := m.Status(); err != nil {
+	if status, err := m.Status(); err != nil {
 		code = httpStatus(err)
+	} else {
+		f.Cluster = plain(status.ClusterName)
 	}
 	s.writePage(w, r, code, f)
 }

@@ -100,7 +100,7 @@ func (c *plainCluster) GetClusterStatus(context.Context, *pb.GetClusterStatusReq
 		return status, down
 	}
 	return &pb.GetClusterStatusResponse{
-		ClusterId: "c1", LeaderId: "id-a", LeaderName: "a", Term: 7, Recovering: c.recovering, MissingNodes: c.missing, Voters: []string{"a"},
+		ClusterId: "c1", ClusterName: "tests", LeaderId: "id-a", LeaderName: "a", Term: 7, Recovering: c.recovering, MissingNodes: c.missing, Voters: []string{"a"},
 		Members: map[string]uint32{"alive": 1}, Instances: counts, Version: "test",
 	}, down
 }

@@ -27,7 +27,7 @@ func shopCluster() *plainCluster {
 	now := time.Now()
 	ago := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(-d)) }
 	c := &plainCluster{status: &pb.GetClusterStatusResponse{
-		ClusterId: "3b0e7c52-19d4-4a86-b1f0-2c9d8e74a6b5", LeaderId: "6f1c0000-52f7-4c0a-9f4e-8d1b7c2a90e1", LeaderName: "ams-1", Term: 12,
+		ClusterId: "3b0e7c52-19d4-4a86-b1f0-2c9d8e74a6b5", LeaderId: "6f1c0000-52f7-4c0a-9f4e-8d1b7c2a90e1", LeaderName: "ams-1", Term: 12, ClusterName: "shop-eu",
 		Voters: []string{"ams-1", "ams-2", "fra-1"}, Members: map[string]uint32{"alive": 5, "draining": 1}, Version: "v0.5.0",
 	}}
 	nodes := []struct{ name, role, state, zone string }{

@@ -23,7 +23,7 @@ func TestEachViewIsWholeWithoutAScript(t *testing.T) {
 	c.write("i1", "stdout", []byte("it says this"))
 	base := serve(t, c)
 	for path, wanted := range map[string][]string{
-		"/":                                {"Seen by node <bdi>b</bdi>", `href="/nodes/a"`, ">draining<", "1 instance crashed", "instance.crashed", "exit code 3"},
+		"/":                                {"Seen by node <bdi>b</bdi>", "<bdi>tests</bdi>", "<title>Overview · tests · wasmatrix</title>", `href="/nodes/a"`, ">draining<", "1 instance crashed", "instance.crashed", "exit code 3"},
 		"/instances":                       {">web<", "1 to 1 of 1"},
 		"/instances?status=all":            {">web<", ">job<", "exit code 3", "1 to 2 of 2"},
 		"/instances?status=crashed":        {">job<"},
