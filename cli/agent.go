@@ -28,7 +28,9 @@ func agentCommand(build Build) *cli.Command {
 		Description: "Without --join, and with an empty data dir, the node founds a new cluster; with it, it goes on trying\n" +
 			"until it is in. SIGTERM and SIGINT make it leave in order; a second one ends it at once.\n\n" +
 			"OpenTelemetry's OTEL_ variables have it export traces, and other commands too.\n\n" +
-			"There is no authentication yet: whoever reaches its ports can run code.",
+			"There is no authentication yet: whoever reaches its ports can run code.\n\n" +
+			"    wasmatrix agent --bind 10.0.0.5\n" +
+			"    wasmatrix agent --bind 10.0.0.6 --join 10.0.0.5 --label zone=north",
 		Flags: agentFlags(),
 		Action: func(c *cli.Context) error {
 			if _, err := exactly(c); err != nil {

@@ -23,19 +23,22 @@ func capabilityCommand() *cli.Command {
 		ArgsUsage: "COMMAND",
 		Subcommands: []*cli.Command{
 			{
-				Name:        "grant",
-				Usage:       "give an instance permissions",
-				ArgsUsage:   "REF ID=PERM[,PERM...]...",
-				Description: refHelp + " A name must stand for one instance. What it has already, it keeps.\n" + permissionHelp,
-				Flags:       clientFlags(),
-				Action:      asClient(grantCapability),
+				Name:      "grant",
+				Usage:     "give an instance permissions",
+				ArgsUsage: "REF ID=PERM[,PERM...]...",
+				Description: refHelp + " A name must stand for one instance. What it has already, it keeps.\n" + permissionHelp + "\n\n" +
+					"    wasmatrix capability grant web kv=kv:read,kv:write http=http:request,http:domain:api.example.com",
+				Flags:  clientFlags(),
+				Action: asClient(grantCapability),
 			},
 			{
 				Name:      "revoke",
 				Usage:     "take permissions, or a whole capability, from an instance",
 				ArgsUsage: "REF ID[=PERM,...]",
 				Description: refHelp + " A name must stand for one instance. It acts on the guest's next call, and on one that\n" +
-					"waits for a message. Taking the last http:domain takes http:request too, so that nothing is ever widened.",
+					"waits for a message. Taking the last http:domain takes http:request too, so that nothing is ever widened.\n\n" +
+					"    wasmatrix capability revoke web kv=kv:write\n" +
+					"    wasmatrix capability revoke web http",
 				Flags:  clientFlags(),
 				Action: asClient(revokeCapability),
 			},

@@ -29,7 +29,9 @@ func eventsCommand() *cli.Command {
 		Usage:     "show what happened",
 		ArgsUsage: " ",
 		Description: "Those that the leader remembers: the latest 10,000. With --follow a connection that broke is opened again,\n" +
-			"and each event is shown once, through changes of leader too; an outage may last for --timeout. Ctrl-C ends it.",
+			"and each event is shown once, through changes of leader too; an outage may last for --timeout. Ctrl-C ends it.\n\n" +
+			"    wasmatrix events -f\n" +
+			"    wasmatrix events -o json | jq '.[] | select(.type == \"instance.crashed\")'",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what happens from now on", DisableDefaultText: true, EnvVars: env("follow")},
 			&cli.StringFlag{Name: "instance", Usage: "only what happened to the instance `REF`", EnvVars: env("instance")},

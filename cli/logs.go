@@ -20,7 +20,9 @@ func logsCommand() *cli.Command {
 		ArgsUsage: "REF",
 		Description: refHelp + " What the guest wrote to stdout goes to stdout, and what it wrote to\n" +
 			"stderr to stderr, from whichever node it is on. With --follow a connection that broke is opened again,\n" +
-			"and each line is shown once; an outage may last for --timeout. Ctrl-C ends it.",
+			"and each line is shown once; an outage may last for --timeout. Ctrl-C ends it.\n\n" +
+			"    wasmatrix logs -f --tail 20 web\n" +
+			"    wasmatrix logs 01930000-0002 2>errors.txt",
 		Flags: clientFlags(
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what it writes from now on, until it ends", DisableDefaultText: true, EnvVars: env("follow")},
 			&cli.UintFlag{Name: "tail", Usage: "only the last `N` lines; 0 for all that is kept", EnvVars: env("tail")},

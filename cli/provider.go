@@ -41,10 +41,12 @@ func providerCommand() *cli.Command {
 				Action:    asClient(inspectProvider),
 			},
 			{
-				Name:        "start",
-				Usage:       "add a provider, or start one again that was stopped",
-				ArgsUsage:   "TYPE",
-				Description: "TYPE is kv, http or messaging.\n" + backendHelp,
+				Name:      "start",
+				Usage:     "add a provider, or start one again that was stopped",
+				ArgsUsage: "TYPE",
+				Description: "TYPE is kv, http or messaging.\n" + backendHelp + "\n\n" +
+					"    wasmatrix provider start kv --id cache --backend redis://10.0.0.9:6379 --set timeout=2s\n" +
+					"    wasmatrix provider start kv --id local --backend memory: --on disk=ssd",
 				Flags: clientFlags(slices.Concat([]cli.Flag{
 					&cli.StringFlag{Name: "id", Usage: "call it this `ID`, by which it is granted", EnvVars: env("id")},
 				}, providerFlags())...),

@@ -34,7 +34,10 @@ func runCommand() *cli.Command {
 		Usage:     "start instances of a module",
 		ArgsUsage: "MODULE [-- ARG...]",
 		Description: "MODULE is a .wasm file, or the sha256:HEX of one that the cluster holds, or the beginning of that. Returns when the\n" +
-			"instances run, or fails saying why. What comes after -- is for the guest.",
+			"instances run, or fails saying why. What comes after -- is for the guest.\n\n" +
+			"    wasmatrix run hello.wasm -- --verbose\n" +
+			"    wasmatrix run --name web --count 3 --restart always --memory 32MiB web.wasm\n" +
+			"    wasmatrix run --capability kv=kv:read,kv:write --constraint zone=north counter.wasm",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "name", Usage: "call the instances this; they share the `NAME`", DefaultText: "the module's", EnvVars: env("name")},
 			&cli.IntFlag{Name: "count", Value: 1, Usage: "start `N` instances", EnvVars: env("count")},
