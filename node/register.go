@@ -87,6 +87,7 @@ func (n *node) registerOnce(ctx context.Context) (clusterID string, err error) {
 }
 
 func (n *node) ready(clusterID string) {
+	n.web.Met()
 	info := Info{
 		NodeID: n.registration.GetNodeId(), NodeName: n.cfg.NodeName, ClusterID: clusterID,
 		RPCAddr: n.registration.GetRpcAddr(), HTTPAddr: n.registration.GetHttpAddr(), Gossip: n.registration.GetGossipAddr(),

@@ -26,7 +26,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		refuse(w, http.StatusServiceUnavailable, s.explain(err))
 	case status.GetLeaderId() == "":
-		refuse(w, http.StatusServiceUnavailable, rpc.Errorf(rpc.NoLeader, "no leader is known"))
+		refuse(w, http.StatusServiceUnavailable, rpc.Errorf(rpc.NoLeader, "no leader is known; if that lasts, see wasmatrix operator raft ls"))
 	case status.GetRecovering():
 		err := rpc.Errorf(rpc.NoLeader, "leader %q is still asking the agents what they run", status.GetLeaderName())
 		if missing := status.GetMissingNodes(); len(missing) > 0 {

@@ -113,6 +113,9 @@ func New(cfg Config) *Server {
 	return s
 }
 
+// Met says that the node has known a leader, so that from now on one that is missing has been lost.
+func (s *Server) Met() { s.met.Store(true) }
+
 // Listen opens the port. Callers are held until Run serves them.
 func (s *Server) Listen() error {
 	ln, err := net.Listen("tcp", s.cfg.Addr)

@@ -206,6 +206,17 @@ func TestNodeIsStartingUntilItHasKnownALeader(t *testing.T) {
 	}
 }
 
+func TestNodeThatHasJoinedIsNotStarting(t *testing.T) {
+	c := someCluster()
+	c.setDown(rpc.Errorf(rpc.NoLeader, "nobody leads"))
+	s := newServer(t, "127.0.0.1:0", c)
+	s.Met()
+	base := run(t, s)
+	if resp, body := get(t, base+"/readyz"); resp.StatusCode != http.StatusServiceUnavailable || strings.Contains(body, "starting") || !strings.Contains(body, "nobody leads") {
+		t.Errorf("nobody has asked before: %d %s", resp.StatusCode, body)
+	}
+}
+
 // The port is open before the node serves gRPC, and must say so at once or soon.
 func TestNodeWithoutItsRPCPortIsStarting(t *testing.T) {
 	for name, accepts := range map[string]bool{"nobody listens": false, "nobody answers": true} {
