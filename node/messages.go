@@ -67,7 +67,7 @@ func (n *node) nodesMessages(ctx context.Context) (*messaging.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return messaging.Open(ctx, messaging.ConnConfig{Server: server, OfNode: true, Name: "node", Log: n.cfg.Log.With("node", n.cfg.NodeName)})
+	return messaging.Open(ctx, messaging.ConnConfig{Server: server, OfNode: true, Name: "node", Log: n.cfg.Log})
 }
 
 func (n *node) routeMessages(ctx context.Context, server *messaging.Server) error {

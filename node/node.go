@@ -81,9 +81,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	n, err := build(ctx, cfg)
 	if err != nil {
-		return err
+		return advised(err)
 	}
-	return errors.Join(n.run(ctx), n.close())
+	return advised(errors.Join(n.run(ctx), n.close()))
 }
 
 // build opens what is on disk and on the network, and makes the parts. Nothing runs yet.
