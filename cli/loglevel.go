@@ -149,7 +149,7 @@ func logLevelTable(c *client, levels []logLevel) error {
 	for _, l := range levels {
 		until := ""
 		if l.Until != nil {
-			until = fmt.Sprintf("%s, then %s", l.Until.Local().Format(time.RFC3339), l.Then)
+			until = fmt.Sprintf("%s, then %s", l.Until.Local().Format(time.DateTime+" -0700"), l.Then)
 		}
 		rows = append(rows, []string{l.Name, l.Level, until})
 	}

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -109,7 +111,7 @@ func (c *Cluster) dial(targets []string) error {
 		case alone && slices.Contains(c.cfg.Join, addr) && c.wasRefused(err):
 			return c.lastRefusal()
 		case alone:
-			c.cfg.Log.Warn("could not join; trying again", "addr", addr, "err", err)
+			c.cfg.Log.Warn("could not join; trying again", "addr", addr, "err", cmp.Or(errors.Unwrap(err), err)) // of memberlist's list of one, which takes five lines
 		default:
 			c.cfg.Log.Debug("a missing node is not back yet", "addr", addr, "err", err)
 		}

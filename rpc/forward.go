@@ -139,7 +139,7 @@ func (f *forwarder) target(ctx context.Context) (target, error) {
 	addr, self, ok := f.leader.Leader()
 	switch {
 	case !ok:
-		return target{}, Errorf(NoLeader, "no leader is known at the moment")
+		return target{}, Errorf(NoLeader, "no leader is known at the moment; if that lasts, see wasmatrix operator raft ls")
 	case self:
 		return target{self: true}, nil
 	case len(metadata.ValueFromIncomingContext(ctx, forwardedHeader)) > 0:
