@@ -97,7 +97,7 @@ func newApp(stdout, stderr io.Writer, build Build) *cli.App {
 		Writer:      stdout,
 		ErrWriter:   stderr,
 		Commands: []*cli.Command{
-			agentCommand(build),
+			agentCommand(build), devCommand(build),
 			runCommand(), psCommand(), inspectCommand(), stopCommand(), logsCommand(),
 			eventsCommand(),
 			membersCommand(), statusCommand(), topCommand(), nodeCommand(),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -71,21 +70,29 @@ func asClient(do func(ctx context.Context, c *client) error) cli.ActionFunc {
 		if c.timeout <= 0 {
 			return usagef(cc, "--timeout %s: want more than nothing", c.timeout)
 		}
-		if c.conn, err = rpc.Dial(cc.String("addr")); err != nil {
+		if err := c.dial(cc.String("addr")); err != nil {
 			return usagef(cc, "--addr: %s", err)
 		}
 		defer c.conn.Close()
-		c.control = pb.NewControlPlaneServiceClient(c.conn)
-		c.modules = pb.NewModuleServiceClient(c.conn)
-		c.catalog = pb.NewCatalogServiceClient(c.conn)
-		c.byHand = pb.NewOperatorServiceClient(c.conn)
-		c.providers = pb.NewProviderServiceClient(c.conn)
 		ctx, err := c.correlated(cc.Context)
 		if err != nil {
 			return err
 		}
 		return rpc.Correlated(ctx, c.traced(ctx, func(ctx context.Context) error { return c.hinted(do(ctx, c)) }))
 	}
+}
+
+// dial has the client ask the node at that address.
+func (c *client) dial(addr string) (err error) {
+	if c.conn, err = rpc.Dial(addr); err != nil {
+		return err
+	}
+	c.control = pb.NewControlPlaneServiceClient(c.conn)
+	c.modules = pb.NewModuleServiceClient(c.conn)
+	c.catalog = pb.NewCatalogServiceClient(c.conn)
+	c.byHand = pb.NewOperatorServiceClient(c.conn)
+	c.providers = pb.NewProviderServiceClient(c.conn)
+	return nil
 }
 
 // correlated gives what is asked of the cluster the id by which its logs and events name it.
@@ -104,9 +111,6 @@ func (c *client) correlated(ctx context.Context) (context.Context, error) {
 func (c *client) hinted(err error) error {
 	if state := c.conn.GetState(); rpc.CodeOf(err) != rpc.CommunicationFailure || state != connectivity.TransientFailure && state != connectivity.Connecting {
 		return err
-	}
-	if strings.Contains(err.Error(), "looked like an HTTP/1.1 header") { // so gRPC says, and as text only
-		return fmt.Errorf("%w; this looks like a port for HTTP: --addr wants the node's rpc port, which is 7401 unless --rpc-port says otherwise", err)
 	}
 	return fmt.Errorf("%w; is an agent running there? start one with `wasmatrix agent`, or name another node with --addr", err)
 }

@@ -110,10 +110,10 @@ func pairsOf(c *cli.Context, flag string, list []string) (map[string]string, err
 }
 
 // flagsFirst moves flags that stand after arguments, as in `logs web -f`, to where the library reads them. What follows --
-// is no flag. Only those of run must come before its module: what stands after that may be meant for the guest.
+// is no flag. Only those of run and dev must come before the module: what stands after that may be meant for the guest.
 func flagsFirst(app *cli.App, args []string) []string {
 	command, at := commandOf(app.Commands, args)
-	if command == nil || command.Name == "run" || command.SkipFlagParsing {
+	if command == nil || command.Name == "run" || command.Name == "dev" || command.SkipFlagParsing {
 		return args
 	}
 	var flags, others []string

@@ -39,17 +39,8 @@ func runCommand() *cli.Command {
 			"    wasmatrix run --name web --count 3 --restart always --memory 32MiB web.wasm\n" +
 			"    wasmatrix run --capability kv=kv:read,kv:write --constraint zone=north counter.wasm",
 		Flags: clientFlags(
-			&cli.StringFlag{Name: "name", Usage: "call the instances this; they share the `NAME`", DefaultText: "the module's", EnvVars: env("name")},
-			&cli.IntFlag{Name: "count", Value: 1, Usage: "start `N` instances", EnvVars: env("count")},
-			&cli.StringFlag{Name: "restart", Value: "on-failure", Usage: "start again what ended, by this `POLICY`: never, always or on-failure", EnvVars: env("restart")},
-			&cli.StringFlag{Name: "on-partition", Value: "keep", Usage: "where no leader is heard, keep it running, or stop it before it can be started elsewhere, so that it never runs twice: `WHAT` is keep or stop", EnvVars: env("on-partition")},
-			&cli.UintFlag{Name: "max-retries", Usage: "give up after `N` restarts in a row; 0 sets no limit", EnvVars: env("max-retries")},
-			&cli.DurationFlag{Name: "backoff", Value: time.Second, Usage: "wait this `TIME` before the first restart, twice as long before each further one, a minute at most", EnvVars: env("backoff")},
-			&cli.StringSliceFlag{Name: "env", Usage: "set `K=V` in the guest's environment; repeatable", EnvVars: env("env")},
-			&cli.StringFlag{Name: "memory", Value: "64MiB", Usage: "give each instance at most this `SIZE` of memory", EnvVars: env("memory")},
-			&cli.StringSliceFlag{Name: "constraint", Usage: "run only on nodes with the label `K=V`; repeatable, or with commas", EnvVars: env("constraint")},
-			&cli.StringSliceFlag{Name: "capability", Usage: "let each use the provider ID as far as `ID=PERM[,PERM...]` says; repeatable; see wasmatrix capability grant --help", EnvVars: env("capability")},
-			&cli.StringFlag{Name: "instance-id", Usage: "give the one instance this `UUID`: asking again with it starts nothing twice", EnvVars: env("instance-id")},
+			append(specFlags(),
+				&cli.StringFlag{Name: "instance-id", Usage: "give the one instance this `UUID`: asking again with it starts nothing twice", EnvVars: env("instance-id")})...,
 		),
 		Action: asClient(func(ctx context.Context, c *client) error {
 			req, err := runRequest(c)
@@ -58,6 +49,22 @@ func runCommand() *cli.Command {
 			}
 			return c.run(ctx, req)
 		}),
+	}
+}
+
+// specFlags are those that say what is to run.
+func specFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "name", Usage: "call the instances this; they share the `NAME`", DefaultText: "the module's", EnvVars: env("name")},
+		&cli.IntFlag{Name: "count", Value: 1, Usage: "start `N` instances", EnvVars: env("count")},
+		&cli.StringFlag{Name: "restart", Value: "on-failure", Usage: "start again what ended, by this `POLICY`: never, always or on-failure", EnvVars: env("restart")},
+		&cli.StringFlag{Name: "on-partition", Value: "keep", Usage: "where no leader is heard, keep it running, or stop it before it can be started elsewhere, so that it never runs twice: `WHAT` is keep or stop", EnvVars: env("on-partition")},
+		&cli.UintFlag{Name: "max-retries", Usage: "give up after `N` restarts in a row; 0 sets no limit", EnvVars: env("max-retries")},
+		&cli.DurationFlag{Name: "backoff", Value: time.Second, Usage: "wait this `TIME` before the first restart, twice as long before each further one, a minute at most", EnvVars: env("backoff")},
+		&cli.StringSliceFlag{Name: "env", Usage: "set `K=V` in the guest's environment; repeatable", EnvVars: env("env")},
+		&cli.StringFlag{Name: "memory", Value: "64MiB", Usage: "give each instance at most this `SIZE` of memory", EnvVars: env("memory")},
+		&cli.StringSliceFlag{Name: "constraint", Usage: "run only on nodes with the label `K=V`; repeatable, or with commas", EnvVars: env("constraint")},
+		&cli.StringSliceFlag{Name: "capability", Usage: "let each use the provider ID as far as `ID=PERM[,PERM...]` says; repeatable; see wasmatrix capability grant --help", EnvVars: env("capability")},
 	}
 }
 

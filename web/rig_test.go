@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -284,7 +282,7 @@ func newServer(t *testing.T, addr string, c *plainCluster) *Server {
 	go func() { served <- g.Serve(ln) }()
 	t.Cleanup(func() {
 		g.Stop()
-		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) { // that is a test that was quicker
+		if err := <-served; err != nil {
 			t.Error(err)
 		}
 	})
