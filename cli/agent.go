@@ -60,11 +60,11 @@ func agentCommand(build Build) *cli.Command {
 			cfg.Pulse = systemd.pulse()
 			cfg.Ready = func(info node.Info) {
 				systemd.ready(info)
-				tellNext(cfg.Log, cfg, info)
+				tellNext(cfg.Log.With("node", info.NodeName), cfg, info)
 			}
 			ctx, stop := untilSignal(c.Context, os.Exit)
 			defer stop()
-			reload := newReloader(c, build, s, cfg.Tunable, log)
+			reload := newReloader(c, build, s, cfg, log)
 			cfg.Settings = reload.describe
 			changes, stopReloading := reload.atHangup(ctx)
 			defer stopReloading()
@@ -215,7 +215,7 @@ func dataDir() (string, error) {
 
 // tellNext says where the node is, and what to type next.
 func tellNext(log *slog.Logger, cfg node.Config, info node.Info) {
-	log.Info("ready", "node", info.NodeName, "node_id", info.NodeID, "cluster_id", info.ClusterID, "rpc_addr", info.RPCAddr)
+	log.Info("ready", "node_id", info.NodeID, "cluster_id", info.ClusterID, "rpc_addr", info.RPCAddr)
 	log.Info("next: look at the cluster", "command", "wasmatrix members --addr "+info.RPCAddr, "page", "http://"+info.HTTPAddr)
 	if cfg.Bind == "127.0.0.1" {
 		log.Info("this node listens on loopback only; for a cluster of several hosts give --bind an address that they reach")

@@ -39,6 +39,7 @@ type reloader struct {
 	command *cli.Context
 	build   Build
 	log     *logging.Log
+	node    string
 	start   *settings    // of the node's start
 	tuned   node.Tunable // what the node was told last
 
@@ -46,8 +47,8 @@ type reloader struct {
 	since map[string]value // of the flags that take effect at once, those that have changed since the start
 }
 
-func newReloader(c *cli.Context, build Build, start *settings, tuned node.Tunable, log *logging.Log) *reloader {
-	return &reloader{command: c, build: build, log: log, start: start, tuned: tuned, since: map[string]value{}}
+func newReloader(c *cli.Context, build Build, start *settings, cfg node.Config, log *logging.Log) *reloader {
+	return &reloader{command: c, build: build, log: log, node: cfg.NodeName, start: start, tuned: cfg.Tunable, since: map[string]value{}}
 }
 
 // atHangup reads the configuration again at each SIGHUP, until ctx ends or stop is called. What changes comes through the
@@ -83,7 +84,7 @@ func (r *reloader) atHangup(ctx context.Context) (_ <-chan node.Tunable, stop fu
 
 // reload reads the configuration again and says whether the node is to be told. A wrong one changes nothing.
 func (r *reloader) reload() bool {
-	log := r.log.Logger()
+	log := r.log.Logger().With("node", r.node)
 	if r.start.String("config") == "" {
 		log.Info("told to read the configuration again, and there is no --config: nothing changes")
 		return false
