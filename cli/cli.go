@@ -116,20 +116,25 @@ func newApp(stdout, stderr io.Writer, build Build) *cli.App {
 		OnUsageError:   wrongFlags,
 	}
 	for _, c := range app.Commands {
-		complete(c)
+		complete(c, app.Name)
 	}
 	return app
 }
 
 // complete gives a command and those below it what all have.
-func complete(c *cli.Command) {
+func complete(c *cli.Command, above string) {
+	words := []string{above, c.Name}
+	if len(c.Flags) > 0 {
+		words = append(words, "[flags]")
+	}
+	c.UsageText = strings.TrimSpace(strings.Join(append(words, c.ArgsUsage), " "))
 	c.OnUsageError = wrongFlags
 	c.HideHelpCommand = true
 	if len(c.Subcommands) > 0 {
 		c.Action = atGroup
 	}
 	for _, sub := range c.Subcommands {
-		complete(sub)
+		complete(sub, above+" "+c.Name)
 	}
 }
 
