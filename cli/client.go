@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -111,6 +112,9 @@ func (c *client) correlated(ctx context.Context) (context.Context, error) {
 func (c *client) hinted(err error) error {
 	if state := c.conn.GetState(); rpc.CodeOf(err) != rpc.CommunicationFailure || state != connectivity.TransientFailure && state != connectivity.Connecting {
 		return err
+	}
+	if strings.Contains(err.Error(), "looked like an HTTP/1.1 header") { // so gRPC says, and as text only
+		return fmt.Errorf("%w; this looks like a port for HTTP: --addr wants the node's rpc port, which is 7401 unless --rpc-port says otherwise", err)
 	}
 	return fmt.Errorf("%w; is an agent running there? start one with `wasmatrix agent`, or name another node with --addr", err)
 }

@@ -459,8 +459,11 @@ func (s *Server) watchMembers(l *lead) {
 		for _, m := range s.cluster.Members() {
 			before, known := l.seen[m.NodeID]
 			l.seen[m.NodeID] = m.State
-			if before == m.State || (first && reachable(m)) {
+			if before == m.State {
 				continue
+			}
+			if _, registered := s.fsm.Node(m.NodeID); first && registered && reachable(m) {
+				continue // an earlier leader has told of it
 			}
 			s.memberChanged(l, m, known && reachableState(before), first)
 		}

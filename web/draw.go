@@ -53,8 +53,14 @@ func (f *frame) NowWords() string { return at(&f.Now) }
 func (m *moment) draw(q question) []piece {
 	pieces, _ := m.drawn.get(q.URL(), func() ([]piece, error) {
 		var all []piece
+		said := map[string]bool{}
 		for _, p := range q.view.pieces {
-			all = append(all, m.drawPart(p, q))
+			drawn := m.drawPart(p, q)
+			if drawn.problem != nil && said[drawn.Hash] {
+				drawn.HTML, drawn.Hash = "", hashOf(nil) // what keeps several pieces away is said once
+			}
+			said[drawn.Hash] = true
+			all = append(all, drawn)
 		}
 		return all, nil
 	})

@@ -38,6 +38,9 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 			break
 		}
 	}
+	if code == http.StatusNotFound {
+		f.Log = nil // there is no such instance, and its piece says so
+	}
 	if status, err := m.Status(); err != nil {
 		code = httpStatus(err)
 	} else {

@@ -217,6 +217,13 @@ func TestNodeThatHasJoinedIsNotStarting(t *testing.T) {
 	}
 }
 
+func TestWhatIsNotThereIsSaidOnce(t *testing.T) {
+	_, body := get(t, serve(t, someCluster())+"/instances/none")
+	if n := strings.Count(body, "no instance"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, body)
+	}
+}
+
 // The port is open before the node serves gRPC, and must say so at once or soon.
 func TestNodeWithoutItsRPCPortIsStarting(t *testing.T) {
 	for name, accepts := range map[string]bool{"nobody listens": false, "nobody answers": true} {
