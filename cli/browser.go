@@ -17,8 +17,8 @@ func openBrowser(page string) error {
 	if runtime.GOOS == "darwin" {
 		opener = "open"
 	}
-	cmd := exec.Command(opener, page)
-	cmd.SysProcAttr = ofItsOwn() // Ctrl-C is for us
+	cmd := exec.Command(opener, page) //nolint:gosec // one of these two, and the page is ours
+	cmd.SysProcAttr = ofItsOwn()      // Ctrl-C is for us
 	if err := cmd.Start(); err != nil {
 		return err
 	}

@@ -185,8 +185,6 @@ func (c *completer) flagValue(l *line, f cli.Flag, current string) proposals {
 		return ask.instances(current, true)
 	case word == "NAME":
 		return ask.names()
-	case word == "REF":
-		return ask.instances(current, true)
 	case strings.HasPrefix(word, "ID="):
 		return ask.grants(current)
 	case name == "addr":

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,7 +74,7 @@ func TestDevRunsWhatTheFileHoldsAndLeavesNothingBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	body, err := io.ReadAll(resp.Body)
-	if err = resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK || !bytes.Contains(body, []byte("dev1")) {
+	if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode != http.StatusOK || !bytes.Contains(body, []byte("dev1")) {
 		t.Errorf("the page: %s, %v", resp.Status, err)
 	}
 	rig.Wait(t, "the page is opened", 10*time.Second, func() error {

@@ -107,7 +107,10 @@ type heardEvents struct {
 	doubles int
 }
 
-func newHeard(t *testing.T) *heardEvents { return &heardEvents{t: t, byID: map[string]string{}} }
+func newHeard(t *testing.T) *heardEvents {
+	t.Helper()
+	return &heardEvents{t: t, byID: map[string]string{}}
+}
 
 func (h *heardEvents) add(body []byte) {
 	h.mu.Lock()
