@@ -68,9 +68,7 @@ func TestEventsComeOnMessagingOfEachNode(t *testing.T) {
 	if got := next(t, all); !strings.Contains(got, `"id":"n1/boot/3"`) {
 		t.Errorf("what happens later is %s", got)
 	}
-	if got := a.counted(t, "wasmatrix_events_delivered_total", "messaging"); got != 3 {
-		t.Errorf("%v delivered", got)
-	}
+	eventually(t, "all three are counted", func() bool { return a.counted(t, "wasmatrix_events_delivered_total", "messaging") == 3 })
 }
 
 // All that happens is told once where leadership is handed over, and at least once where a leader dies and takes along what it has
