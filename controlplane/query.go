@@ -162,6 +162,9 @@ func (s *Server) FollowLogs(req *pb.FollowLogsRequest, stream pb.ControlPlaneSer
 		return err
 	}
 	i := found.GetInstance()
+	if i.GetNodeId() == "" { // also where a node of that name is back
+		return rpc.Errorf(rpc.CommunicationFailure, "the output of instance %s is gone: %s", i.GetInstanceId(), i.GetLastError())
+	}
 	m, ok := s.member(i.GetNodeId())
 	if !ok || !reachable(m) {
 		return rpc.Errorf(rpc.CommunicationFailure, "the output of instance %s is on node %s, which is not reachable", i.GetInstanceId(), i.GetNodeName())
