@@ -20,7 +20,7 @@ func TestHowNodesFareIsKnownToEachLeader(t *testing.T) {
 	waitVoters(t, c, 3)
 	n := c.Any()
 	n.Run("--name", "counter", "--restart", "always", "--capability", "kv=kv:read,kv:write", caller(t), "--", "count", "n")
-	n.Run("--name", "fails", "--restart", "never", actor(t), "--", "exit", "3")
+	n.Run("--name", "fails", "--restart", "never", actor(t), "--", "sleep", "500", "exit", "3")
 
 	rig.Wait(t, "calls of the last minute", 40*time.Second, func() error {
 		var kv api.Provider
