@@ -15,6 +15,9 @@ const (
 	// retakeEvery is how often it is looked whether who has a place waits in a call. One that still waits in the same call as the time before
 	// loses its place, while others want it.
 	retakeEvery = 250 * time.Microsecond
+	// slowCall is how long a call may take for the next one of that guest to be expected to be quick: then the guest keeps its place
+	// meanwhile, and else gives it to who waits at once.
+	slowCall = 50 * time.Microsecond
 )
 
 // turns lets as many guests compute at once as there are places: as many as there are cores. So there is always a processor of Go's
@@ -41,6 +44,9 @@ type turn struct {
 
 	// calls counts beginnings and ends of calls, so it is odd during one; with taken, its place went to another meanwhile.
 	calls atomic.Uint64
+	began time.Time // the call under way; zero where nobody waited
+	slow  bool      // the last call that was looked at was not quick
+	away  bool      // it has given its place up for the call under way
 
 	used    time.Duration // how long it has computed; guarded by turns.mu
 	seen    uint64        // the calls that were seen last; guarded by turns.mu
@@ -100,14 +106,32 @@ func (t *turn) pass(ctx context.Context) error {
 	return t.wait(ctx)
 }
 
-// beginCall and endCall enclose what may wait or not. While nobody knows, it keeps its place.
-func (t *turn) beginCall() { t.calls.Add(1) }
+// beginCall and endCall enclose what may wait or not. A guest whose calls are quick keeps its place.
+func (t *turn) beginCall() {
+	if t.turns.waits.Load() > 0 {
+		t.began = time.Now()
+		if t.slow {
+			t.away = true
+			t.leave()
+			return
+		}
+	}
+	t.calls.Add(1)
+}
 
 func (t *turn) endCall(ctx context.Context) error {
+	if !t.began.IsZero() {
+		t.slow, t.began = time.Since(t.began) > slowCall, time.Time{}
+	}
+	if t.away {
+		t.away = false
+		return t.enter(ctx)
+	}
 	now := t.calls.Load()
 	if now&taken == 0 && t.calls.CompareAndSwap(now, now+1) {
 		return nil
 	}
+	t.slow = true
 	s := t.turns
 	s.mu.Lock()
 	t.calls.Store(t.calls.Load()&^taken + 1)
