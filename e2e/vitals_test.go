@@ -48,7 +48,12 @@ func TestHowNodesFareIsKnownToEachLeader(t *testing.T) {
 		return rig.Want("starts and crashes", fmt.Sprint(starts, crashes), "2 1")
 	})
 
-	before := history(t, n)
+	// Voters look each five seconds, each at its own time: what two looks of the leader have seen, all have.
+	var before *pb.GetHistoryResponse
+	rig.Wait(t, "all voters to have looked", 40*time.Second, func() error {
+		before = history(t, n)
+		return rig.Want("looks that saw all of it", telling(before) >= 2, true)
+	})
 	c.Leader().Kill()
 	killed := time.Now()
 	after := history(t, c.Any())
@@ -56,13 +61,19 @@ func TestHowNodesFareIsKnownToEachLeader(t *testing.T) {
 	if !first.Before(killed) {
 		t.Errorf("the new leader knows of %d samples from %v on; the old one, killed at %v, had %d", len(after.GetSamples()), first, killed, len(before.GetSamples()))
 	}
-	seen := false
-	for _, s := range after.GetSamples() {
-		seen = seen || s.GetCalls().GetCallsPerSecond() > 0 && s.GetInstances()["running"] > 0 && s.GetInstances()["crashed"] == 1
-	}
-	if !seen {
+	if telling(after) == 0 {
 		t.Errorf("no sample of the new leader tells of the calls: %v", after.GetSamples())
 	}
+}
+
+// telling counts the samples that know of the calls, of what runs and of what crashed.
+func telling(h *pb.GetHistoryResponse) (n int) {
+	for _, s := range h.GetSamples() {
+		if s.GetCalls().GetCallsPerSecond() > 0 && s.GetInstances()["running"] > 0 && s.GetInstances()["crashed"] == 1 {
+			n++
+		}
+	}
+	return n
 }
 
 // history asks for samples until there are some.
