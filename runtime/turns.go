@@ -77,14 +77,15 @@ func (t *turn) enter(ctx context.Context) error {
 	return t.wait(ctx)
 }
 
-// leave gives the place back: the guest will not compute for a while.
+// leave gives the place back, if the guest has one: it will not compute for a while.
 func (t *turn) leave() {
 	s := t.turns
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.count()
-	s.drop(t)
-	s.next()
+	if s.drop(t) { // else it has computed nothing since
+		t.count()
+		s.next()
+	}
 }
 
 // pass lets another guest compute if one waits that has computed less. It returns early as enter does.
@@ -176,16 +177,17 @@ func (s *turns) hold(t *turn) {
 	s.holders = append(s.holders, t)
 }
 
-// drop notes who has none any more; the lock is held.
-func (s *turns) drop(t *turn) {
+// drop notes who has none any more, and says whether it had one; the lock is held.
+func (s *turns) drop(t *turn) bool {
 	for n, h := range s.holders {
 		if h == t {
 			s.holders[n] = s.holders[len(s.holders)-1]
 			s.holders = s.holders[:len(s.holders)-1]
 			s.free++
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // line puts a guest in line; the lock is held.

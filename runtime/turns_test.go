@@ -248,3 +248,21 @@ func live(ctx context.Context, s *turns, random *rand.Rand) {
 		}
 	}
 }
+
+// A guest that is stopped while it sleeps has no place to give back, and its sleep is no computing: others would wait for as long.
+func TestSleepOfAStoppedGuestIsNotCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTurns(1)
+		sleeper := s.turn()
+		if err := sleeper.enter(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		sleeper.leave()
+		time.Sleep(time.Hour)
+		sleeper.leave() // its run has ended
+		if sleeper.used > time.Second || s.floor > time.Second {
+			t.Errorf("it has computed for %s, and others begin at %s", sleeper.used, s.floor)
+		}
+		nobodyIsLeft(t, s, 1)
+	})
+}
