@@ -43,7 +43,8 @@ type Cluster struct {
 	switching sync.Mutex // held while the seat changes; guards closed
 	closed    bool
 
-	telling sync.Mutex // held around gossip.UpdateNode, which is not safe to call twice at once
+	telling sync.Mutex // held around gossip.UpdateNode, which is not safe to call twice at once; guards toldID
+	toldID  string     // the cluster's id as gossip passes it on
 
 	mu sync.Mutex // guards all below
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -119,8 +121,26 @@ func TestTwoClustersAreNeverMerged(t *testing.T) {
 	if err := ended(t, again); !errors.As(err, &foreign) || !strings.Contains(err.Error(), a.ClusterID()) || !strings.Contains(err.Error(), b.ClusterID()) {
 		t.Fatalf("got %v, want both ids", err)
 	}
-	if n := len(a.Members()); n != 1 {
-		t.Fatalf("the other cluster has %d members now", n)
+	if all := a.Members(); len(all) != 1 {
+		t.Fatalf("the other cluster has these members now: %+v", all)
+	}
+}
+
+// It is its log that knows then, and gossip may lag behind it.
+func TestNodeWhoseIDWasNotKeptIsNotTakenByAnotherCluster(t *testing.T) {
+	a, b := founded(t, 1)[0], founded(t, 1)[0]
+	b.kill()
+	if err := os.Remove(b.clusterIDPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	cfg := b.cfg
+	cfg.NodeName, cfg.Join = "stranger", []string{gossipAddr(a.cfg)}
+	var foreign *ForeignClusterError
+	if err := ended(t, start(t, cfg)); !errors.As(err, &foreign) {
+		t.Fatalf("got %v", err)
+	}
+	if all := a.Members(); len(all) != 1 {
+		t.Fatalf("the other cluster has these members now: %+v", all)
 	}
 }
 

@@ -30,8 +30,10 @@ func (c *Cluster) joinForever(ctx context.Context) error {
 		return nil
 	}
 	for {
-		targets := c.missing()
-		if err := c.dial(targets); err != nil {
+		// First of all: who dials without saying where it belongs is taken for a newcomer, by any cluster.
+		if err := c.tellClusterID(); err != nil {
+			c.cfg.Log.DebugContext(ctx, "gossip has not passed on yet where this node belongs", "err", err)
+		} else if err := c.dial(c.missing()); err != nil {
 			return err
 		}
 		c.rememberPeers()

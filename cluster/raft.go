@@ -266,7 +266,23 @@ func (c *Cluster) tell() error {
 	c.telling.Lock()
 	defer c.telling.Unlock()
 	defer c.hurry()()
-	return c.gossip.UpdateNode(announceTimeout)
+	id := c.ClusterID() // it never changes, so what is told holds at least this
+	if err := c.gossip.UpdateNode(announceTimeout); err != nil {
+		return err
+	}
+	c.toldID = id
+	return nil
+}
+
+// tellClusterID has gossip say where this node belongs, if it does not yet.
+func (c *Cluster) tellClusterID() error {
+	c.telling.Lock()
+	told := c.toldID
+	c.telling.Unlock()
+	if told == c.ClusterID() {
+		return nil
+	}
+	return c.tell()
 }
 
 // configuredVoters returns the ids of the voters in this node's Raft configuration.
