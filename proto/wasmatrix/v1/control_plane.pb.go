@@ -1144,8 +1144,10 @@ type ReportStatusRequest struct {
 	RemovedInstanceIds []string    `protobuf:"bytes,7,rep,name=removed_instance_ids,json=removedInstanceIds,proto3" json:"removed_instance_ids,omitempty"`
 	Events             []*Event    `protobuf:"bytes,8,rep,name=events,proto3" json:"events,omitempty"`
 	Load               *NodeLoad   `protobuf:"bytes,9,opt,name=load,proto3" json:"load,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// What instances have used, of those of which it has changed since the stream told it last. It comes every few seconds.
+	Usages        []*InstanceUsage `protobuf:"bytes,10,rep,name=usages,proto3" json:"usages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReportStatusRequest) Reset() {
@@ -1237,6 +1239,13 @@ func (x *ReportStatusRequest) GetEvents() []*Event {
 func (x *ReportStatusRequest) GetLoad() *NodeLoad {
 	if x != nil {
 		return x.Load
+	}
+	return nil
+}
+
+func (x *ReportStatusRequest) GetUsages() []*InstanceUsage {
+	if x != nil {
+		return x.Usages
 	}
 	return nil
 }
@@ -2812,7 +2821,7 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\acleared\x18\x03 \x03(\tR\acleared\x12\x1e\n" +
 	"\n" +
 	"superseded\x18\x04 \x03(\tR\n" +
-	"superseded\"\xcb\x02\n" +
+	"superseded\"\x80\x03\n" +
 	"\x13ReportStatusRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1b\n" +
@@ -2822,7 +2831,9 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\tinstances\x18\x06 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x120\n" +
 	"\x14removed_instance_ids\x18\a \x03(\tR\x12removedInstanceIds\x12+\n" +
 	"\x06events\x18\b \x03(\v2\x13.wasmatrix.v1.EventR\x06events\x12*\n" +
-	"\x04load\x18\t \x01(\v2\x16.wasmatrix.v1.NodeLoadR\x04load\"A\n" +
+	"\x04load\x18\t \x01(\v2\x16.wasmatrix.v1.NodeLoadR\x04load\x123\n" +
+	"\x06usages\x18\n" +
+	" \x03(\v2\x1b.wasmatrix.v1.InstanceUsageR\x06usages\"A\n" +
 	"\x14ReportStatusResponse\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\"T\n" +
@@ -3052,9 +3063,10 @@ var file_wasmatrix_v1_control_plane_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),      // 54: google.protobuf.Duration
 	(*Event)(nil),                    // 55: wasmatrix.v1.Event
 	(*NodeLoad)(nil),                 // 56: wasmatrix.v1.NodeLoad
-	(*timestamppb.Timestamp)(nil),    // 57: google.protobuf.Timestamp
-	(*NodeLimits)(nil),               // 58: wasmatrix.v1.NodeLimits
-	(*NodeVitals)(nil),               // 59: wasmatrix.v1.NodeVitals
+	(*InstanceUsage)(nil),            // 57: wasmatrix.v1.InstanceUsage
+	(*timestamppb.Timestamp)(nil),    // 58: google.protobuf.Timestamp
+	(*NodeLimits)(nil),               // 59: wasmatrix.v1.NodeLimits
+	(*NodeVitals)(nil),               // 60: wasmatrix.v1.NodeVitals
 }
 var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
 	48, // 0: wasmatrix.v1.StartInstanceRequest.spec:type_name -> wasmatrix.v1.InstanceSpec
@@ -3076,72 +3088,73 @@ var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
 	49, // 16: wasmatrix.v1.ReportStatusRequest.instances:type_name -> wasmatrix.v1.Instance
 	55, // 17: wasmatrix.v1.ReportStatusRequest.events:type_name -> wasmatrix.v1.Event
 	56, // 18: wasmatrix.v1.ReportStatusRequest.load:type_name -> wasmatrix.v1.NodeLoad
-	49, // 19: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
-	3,  // 20: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
-	57, // 21: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	55, // 22: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
-	44, // 23: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
-	45, // 24: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
-	28, // 25: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
-	46, // 26: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
-	58, // 27: wasmatrix.v1.Member.limits:type_name -> wasmatrix.v1.NodeLimits
-	59, // 28: wasmatrix.v1.Member.vitals:type_name -> wasmatrix.v1.NodeVitals
-	31, // 29: wasmatrix.v1.GetHistoryResponse.samples:type_name -> wasmatrix.v1.HistorySample
-	54, // 30: wasmatrix.v1.GetHistoryResponse.period:type_name -> google.protobuf.Duration
-	54, // 31: wasmatrix.v1.GetHistoryResponse.window:type_name -> google.protobuf.Duration
-	57, // 32: wasmatrix.v1.GetHistoryResponse.since:type_name -> google.protobuf.Timestamp
-	57, // 33: wasmatrix.v1.HistorySample.time:type_name -> google.protobuf.Timestamp
-	54, // 34: wasmatrix.v1.HistorySample.span:type_name -> google.protobuf.Duration
-	47, // 35: wasmatrix.v1.HistorySample.instances:type_name -> wasmatrix.v1.HistorySample.InstancesEntry
-	32, // 36: wasmatrix.v1.HistorySample.calls:type_name -> wasmatrix.v1.CallRates
-	54, // 37: wasmatrix.v1.CallRates.latency_p50:type_name -> google.protobuf.Duration
-	54, // 38: wasmatrix.v1.CallRates.latency_p99:type_name -> google.protobuf.Duration
-	54, // 39: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
-	54, // 40: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
-	49, // 41: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
-	41, // 42: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	57, // 43: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	1,  // 44: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
-	4,  // 45: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
-	6,  // 46: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
-	8,  // 47: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
-	10, // 48: wasmatrix.v1.ControlPlaneService.AssignCapability:input_type -> wasmatrix.v1.AssignCapabilityRequest
-	12, // 49: wasmatrix.v1.ControlPlaneService.RevokeCapability:input_type -> wasmatrix.v1.RevokeCapabilityRequest
-	14, // 50: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
-	16, // 51: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
-	18, // 52: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
-	20, // 53: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
-	22, // 54: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
-	24, // 55: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
-	26, // 56: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
-	29, // 57: wasmatrix.v1.ControlPlaneService.GetHistory:input_type -> wasmatrix.v1.GetHistoryRequest
-	33, // 58: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
-	35, // 59: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
-	37, // 60: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
-	39, // 61: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
-	2,  // 62: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
-	5,  // 63: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
-	7,  // 64: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
-	9,  // 65: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
-	11, // 66: wasmatrix.v1.ControlPlaneService.AssignCapability:output_type -> wasmatrix.v1.AssignCapabilityResponse
-	13, // 67: wasmatrix.v1.ControlPlaneService.RevokeCapability:output_type -> wasmatrix.v1.RevokeCapabilityResponse
-	15, // 68: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
-	17, // 69: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
-	19, // 70: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
-	21, // 71: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
-	23, // 72: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
-	25, // 73: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
-	27, // 74: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
-	30, // 75: wasmatrix.v1.ControlPlaneService.GetHistory:output_type -> wasmatrix.v1.GetHistoryResponse
-	34, // 76: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
-	36, // 77: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
-	38, // 78: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
-	40, // 79: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
-	62, // [62:80] is the sub-list for method output_type
-	44, // [44:62] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	57, // 19: wasmatrix.v1.ReportStatusRequest.usages:type_name -> wasmatrix.v1.InstanceUsage
+	49, // 20: wasmatrix.v1.DrainNodeResponse.moved:type_name -> wasmatrix.v1.Instance
+	3,  // 21: wasmatrix.v1.DrainNodeResponse.unmoved:type_name -> wasmatrix.v1.StartFailure
+	58, // 22: wasmatrix.v1.WatchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	55, // 23: wasmatrix.v1.WatchEventsResponse.events:type_name -> wasmatrix.v1.Event
+	44, // 24: wasmatrix.v1.GetClusterStatusResponse.members:type_name -> wasmatrix.v1.GetClusterStatusResponse.MembersEntry
+	45, // 25: wasmatrix.v1.GetClusterStatusResponse.instances:type_name -> wasmatrix.v1.GetClusterStatusResponse.InstancesEntry
+	28, // 26: wasmatrix.v1.ListMembersResponse.members:type_name -> wasmatrix.v1.Member
+	46, // 27: wasmatrix.v1.Member.labels:type_name -> wasmatrix.v1.Member.LabelsEntry
+	59, // 28: wasmatrix.v1.Member.limits:type_name -> wasmatrix.v1.NodeLimits
+	60, // 29: wasmatrix.v1.Member.vitals:type_name -> wasmatrix.v1.NodeVitals
+	31, // 30: wasmatrix.v1.GetHistoryResponse.samples:type_name -> wasmatrix.v1.HistorySample
+	54, // 31: wasmatrix.v1.GetHistoryResponse.period:type_name -> google.protobuf.Duration
+	54, // 32: wasmatrix.v1.GetHistoryResponse.window:type_name -> google.protobuf.Duration
+	58, // 33: wasmatrix.v1.GetHistoryResponse.since:type_name -> google.protobuf.Timestamp
+	58, // 34: wasmatrix.v1.HistorySample.time:type_name -> google.protobuf.Timestamp
+	54, // 35: wasmatrix.v1.HistorySample.span:type_name -> google.protobuf.Duration
+	47, // 36: wasmatrix.v1.HistorySample.instances:type_name -> wasmatrix.v1.HistorySample.InstancesEntry
+	32, // 37: wasmatrix.v1.HistorySample.calls:type_name -> wasmatrix.v1.CallRates
+	54, // 38: wasmatrix.v1.CallRates.latency_p50:type_name -> google.protobuf.Duration
+	54, // 39: wasmatrix.v1.CallRates.latency_p99:type_name -> google.protobuf.Duration
+	54, // 40: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
+	54, // 41: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
+	49, // 42: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
+	41, // 43: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	58, // 44: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	1,  // 45: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
+	4,  // 46: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
+	6,  // 47: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
+	8,  // 48: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
+	10, // 49: wasmatrix.v1.ControlPlaneService.AssignCapability:input_type -> wasmatrix.v1.AssignCapabilityRequest
+	12, // 50: wasmatrix.v1.ControlPlaneService.RevokeCapability:input_type -> wasmatrix.v1.RevokeCapabilityRequest
+	14, // 51: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
+	16, // 52: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
+	18, // 53: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
+	20, // 54: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
+	22, // 55: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
+	24, // 56: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
+	26, // 57: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
+	29, // 58: wasmatrix.v1.ControlPlaneService.GetHistory:input_type -> wasmatrix.v1.GetHistoryRequest
+	33, // 59: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
+	35, // 60: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
+	37, // 61: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
+	39, // 62: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
+	2,  // 63: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
+	5,  // 64: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
+	7,  // 65: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
+	9,  // 66: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
+	11, // 67: wasmatrix.v1.ControlPlaneService.AssignCapability:output_type -> wasmatrix.v1.AssignCapabilityResponse
+	13, // 68: wasmatrix.v1.ControlPlaneService.RevokeCapability:output_type -> wasmatrix.v1.RevokeCapabilityResponse
+	15, // 69: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
+	17, // 70: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
+	19, // 71: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
+	21, // 72: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
+	23, // 73: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
+	25, // 74: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
+	27, // 75: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
+	30, // 76: wasmatrix.v1.ControlPlaneService.GetHistory:output_type -> wasmatrix.v1.GetHistoryResponse
+	34, // 77: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
+	36, // 78: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
+	38, // 79: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
+	40, // 80: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
+	63, // [63:81] is the sub-list for method output_type
+	45, // [45:63] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_control_plane_proto_init() }

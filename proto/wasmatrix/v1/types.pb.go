@@ -439,7 +439,17 @@ type InstanceSpec struct {
 	Constraints map[string]string `protobuf:"bytes,7,rep,name=constraints,proto3" json:"constraints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	OnPartition OnPartition       `protobuf:"varint,8,opt,name=on_partition,json=onPartition,proto3,enum=wasmatrix.v1.OnPartition" json:"on_partition,omitempty"`
 	// What the guest may use from its start on. The instance's own record says what it may use now.
-	Grants        []*Grant `protobuf:"bytes,9,rep,name=grants,proto3" json:"grants,omitempty"`
+	Grants []*Grant `protobuf:"bytes,9,rep,name=grants,proto3" json:"grants,omitempty"`
+	// Its share where guests wait for one another's processors, in thousandths of one. Its node commits as much. Zero commits
+	// nothing, and shares as 100 does.
+	CpuMillicores uint32 `protobuf:"varint,10,opt,name=cpu_millicores,json=cpuMillicores,proto3" json:"cpu_millicores,omitempty"`
+	// The share is also the most that it may compute, however idle the node is.
+	CpuHard bool `protobuf:"varint,11,opt,name=cpu_hard,json=cpuHard,proto3" json:"cpu_hard,omitempty"`
+	// How much the instance may compute in all, over restarts and nodes, in units of metering (about an instruction each). Zero
+	// sets no limit.
+	Fuel uint64 `protobuf:"varint,12,opt,name=fuel,proto3" json:"fuel,omitempty"`
+	// How long a run may take. Unset or zero sets no limit.
+	RunTimeout    *durationpb.Duration `protobuf:"bytes,13,opt,name=run_timeout,json=runTimeout,proto3" json:"run_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -533,6 +543,34 @@ func (x *InstanceSpec) GetOnPartition() OnPartition {
 func (x *InstanceSpec) GetGrants() []*Grant {
 	if x != nil {
 		return x.Grants
+	}
+	return nil
+}
+
+func (x *InstanceSpec) GetCpuMillicores() uint32 {
+	if x != nil {
+		return x.CpuMillicores
+	}
+	return 0
+}
+
+func (x *InstanceSpec) GetCpuHard() bool {
+	if x != nil {
+		return x.CpuHard
+	}
+	return false
+}
+
+func (x *InstanceSpec) GetFuel() uint64 {
+	if x != nil {
+		return x.Fuel
+	}
+	return 0
+}
+
+func (x *InstanceSpec) GetRunTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.RunTimeout
 	}
 	return nil
 }
@@ -633,7 +671,9 @@ type Instance struct {
 	// instance is no longer the node's.
 	NodeEpoch uint64 `protobuf:"varint,17,opt,name=node_epoch,json=nodeEpoch,proto3" json:"node_epoch,omitempty"`
 	// What the guest may use now; it moves with the instance.
-	Grants        []*Grant `protobuf:"bytes,18,rep,name=grants,proto3" json:"grants,omitempty"`
+	Grants []*Grant `protobuf:"bytes,18,rep,name=grants,proto3" json:"grants,omitempty"`
+	// What it has used up to this record. Newer figures come with reports, and make no new record.
+	Usage         *Usage `protobuf:"bytes,19,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -794,6 +834,146 @@ func (x *Instance) GetGrants() []*Grant {
 	return nil
 }
 
+func (x *Instance) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// Usage is what an instance has used, over all its restarts and nodes.
+type Usage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long its guest computed.
+	CpuTime *durationpb.Duration `protobuf:"bytes,1,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	// The units of metering that it has used.
+	Fuel uint64 `protobuf:"varint,2,opt,name=fuel,proto3" json:"fuel,omitempty"`
+	// Its linear memory: now (nothing while no guest runs), and at the most.
+	MemoryBytes     uint64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	MemoryPeakBytes uint64 `protobuf:"varint,4,opt,name=memory_peak_bytes,json=memoryPeakBytes,proto3" json:"memory_peak_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Usage) GetCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.CpuTime
+	}
+	return nil
+}
+
+func (x *Usage) GetFuel() uint64 {
+	if x != nil {
+		return x.Fuel
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryPeakBytes() uint64 {
+	if x != nil {
+		return x.MemoryPeakBytes
+	}
+	return 0
+}
+
+// InstanceUsage is a newer figure than an instance's record has.
+type InstanceUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InstanceId    string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Usage         *Usage                 `protobuf:"bytes,3,opt,name=usage,proto3" json:"usage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstanceUsage) Reset() {
+	*x = InstanceUsage{}
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstanceUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstanceUsage) ProtoMessage() {}
+
+func (x *InstanceUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstanceUsage.ProtoReflect.Descriptor instead.
+func (*InstanceUsage) Descriptor() ([]byte, []int) {
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *InstanceUsage) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *InstanceUsage) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *InstanceUsage) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
 // Event is something that happened, with the time of the node that saw it.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -813,7 +993,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[4]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +1005,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[4]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +1018,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Event) GetEventId() string {
@@ -920,7 +1100,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[5]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +1112,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[5]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -945,7 +1125,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Node) GetNodeId() string {
@@ -1058,13 +1238,15 @@ type NodeLimits struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	MaxInstances   uint32                 `protobuf:"varint,1,opt,name=max_instances,json=maxInstances,proto3" json:"max_instances,omitempty"`
 	MaxMemoryBytes uint64                 `protobuf:"varint,2,opt,name=max_memory_bytes,json=maxMemoryBytes,proto3" json:"max_memory_bytes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Zero where its version knows no limits of computing: such a node takes no instance that asks for any.
+	MaxCpuMillicores uint32 `protobuf:"varint,3,opt,name=max_cpu_millicores,json=maxCpuMillicores,proto3" json:"max_cpu_millicores,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *NodeLimits) Reset() {
 	*x = NodeLimits{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[6]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1258,7 @@ func (x *NodeLimits) String() string {
 func (*NodeLimits) ProtoMessage() {}
 
 func (x *NodeLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[6]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1271,7 @@ func (x *NodeLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLimits.ProtoReflect.Descriptor instead.
 func (*NodeLimits) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NodeLimits) GetMaxInstances() uint32 {
@@ -1102,6 +1284,13 @@ func (x *NodeLimits) GetMaxInstances() uint32 {
 func (x *NodeLimits) GetMaxMemoryBytes() uint64 {
 	if x != nil {
 		return x.MaxMemoryBytes
+	}
+	return 0
+}
+
+func (x *NodeLimits) GetMaxCpuMillicores() uint32 {
+	if x != nil {
+		return x.MaxCpuMillicores
 	}
 	return 0
 }
@@ -1125,14 +1314,19 @@ type NodeLoad struct {
 	Starts  uint64 `protobuf:"varint,7,opt,name=starts,proto3" json:"starts,omitempty"`
 	Crashes uint64 `protobuf:"varint,8,opt,name=crashes,proto3" json:"crashes,omitempty"`
 	// What guests of this node asked of providers, wherever those are.
-	Calls         []*ProviderCalls `protobuf:"bytes,9,rep,name=calls,proto3" json:"calls,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Calls []*ProviderCalls `protobuf:"bytes,9,rep,name=calls,proto3" json:"calls,omitempty"`
+	// The sum of what instances were promised of the processors, in thousandths of one.
+	CommittedCpuMillicores uint32 `protobuf:"varint,10,opt,name=committed_cpu_millicores,json=committedCpuMillicores,proto3" json:"committed_cpu_millicores,omitempty"`
+	// How long guests computed, and what linear memory they have now.
+	GuestCpuTime     *durationpb.Duration `protobuf:"bytes,11,opt,name=guest_cpu_time,json=guestCpuTime,proto3" json:"guest_cpu_time,omitempty"`
+	GuestMemoryBytes uint64               `protobuf:"varint,12,opt,name=guest_memory_bytes,json=guestMemoryBytes,proto3" json:"guest_memory_bytes,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *NodeLoad) Reset() {
 	*x = NodeLoad{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[7]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1338,7 @@ func (x *NodeLoad) String() string {
 func (*NodeLoad) ProtoMessage() {}
 
 func (x *NodeLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[7]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1351,7 @@ func (x *NodeLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLoad.ProtoReflect.Descriptor instead.
 func (*NodeLoad) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodeLoad) GetInstances() uint32 {
@@ -1223,6 +1417,27 @@ func (x *NodeLoad) GetCalls() []*ProviderCalls {
 	return nil
 }
 
+func (x *NodeLoad) GetCommittedCpuMillicores() uint32 {
+	if x != nil {
+		return x.CommittedCpuMillicores
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetGuestCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.GuestCpuTime
+	}
+	return nil
+}
+
+func (x *NodeLoad) GetGuestMemoryBytes() uint64 {
+	if x != nil {
+		return x.GuestMemoryBytes
+	}
+	return 0
+}
+
 // ProviderCalls is what guests of one node have asked of one provider.
 type ProviderCalls struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -1238,7 +1453,7 @@ type ProviderCalls struct {
 
 func (x *ProviderCalls) Reset() {
 	*x = ProviderCalls{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1465,7 @@ func (x *ProviderCalls) String() string {
 func (*ProviderCalls) ProtoMessage() {}
 
 func (x *ProviderCalls) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[8]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1478,7 @@ func (x *ProviderCalls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderCalls.ProtoReflect.Descriptor instead.
 func (*ProviderCalls) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProviderCalls) GetProviderId() string {
@@ -1304,7 +1519,7 @@ type NodeVitals struct {
 
 func (x *NodeVitals) Reset() {
 	*x = NodeVitals{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[9]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1531,7 @@ func (x *NodeVitals) String() string {
 func (*NodeVitals) ProtoMessage() {}
 
 func (x *NodeVitals) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[9]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1544,7 @@ func (x *NodeVitals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeVitals.ProtoReflect.Descriptor instead.
 func (*NodeVitals) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{9}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeVitals) GetCpuUsedCores() float64 {
@@ -1396,7 +1611,7 @@ type Provider struct {
 
 func (x *Provider) Reset() {
 	*x = Provider{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[10]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1623,7 @@ func (x *Provider) String() string {
 func (*Provider) ProtoMessage() {}
 
 func (x *Provider) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[10]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1636,7 @@ func (x *Provider) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provider.ProtoReflect.Descriptor instead.
 func (*Provider) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{10}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Provider) GetProviderId() string {
@@ -1499,7 +1714,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[11]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1726,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_wasmatrix_v1_types_proto_msgTypes[11]
+	mi := &file_wasmatrix_v1_types_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1739,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{11}
+	return file_wasmatrix_v1_types_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Fence) GetTerm() uint64 {
@@ -1572,7 +1787,7 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"policyType\x12\x1f\n" +
 	"\vmax_retries\x18\x02 \x01(\rR\n" +
 	"maxRetries\x123\n" +
-	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"\xb2\x04\n" +
+	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"\xc4\x05\n" +
 	"\fInstanceSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vmodule_hash\x18\x02 \x01(\tR\n" +
@@ -1583,7 +1798,13 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x12memory_limit_bytes\x18\x06 \x01(\x04R\x10memoryLimitBytes\x12M\n" +
 	"\vconstraints\x18\a \x03(\v2+.wasmatrix.v1.InstanceSpec.ConstraintsEntryR\vconstraints\x12<\n" +
 	"\fon_partition\x18\b \x01(\x0e2\x19.wasmatrix.v1.OnPartitionR\vonPartition\x12+\n" +
-	"\x06grants\x18\t \x03(\v2\x13.wasmatrix.v1.GrantR\x06grants\x1a6\n" +
+	"\x06grants\x18\t \x03(\v2\x13.wasmatrix.v1.GrantR\x06grants\x12%\n" +
+	"\x0ecpu_millicores\x18\n" +
+	" \x01(\rR\rcpuMillicores\x12\x19\n" +
+	"\bcpu_hard\x18\v \x01(\bR\acpuHard\x12\x12\n" +
+	"\x04fuel\x18\f \x01(\x04R\x04fuel\x12:\n" +
+	"\vrun_timeout\x18\r \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"runTimeout\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -1593,7 +1814,7 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x05Grant\x12#\n" +
 	"\rcapability_id\x18\x01 \x01(\tR\fcapabilityId\x12#\n" +
 	"\rprovider_type\x18\x02 \x01(\tR\fproviderType\x12 \n" +
-	"\vpermissions\x18\x03 \x03(\tR\vpermissions\"\x9b\x06\n" +
+	"\vpermissions\x18\x03 \x03(\tR\vpermissions\"\xc6\x06\n" +
 	"\bInstance\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12.\n" +
@@ -1624,9 +1845,22 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\brevision\x18\x10 \x01(\x04R\brevision\x12\x1d\n" +
 	"\n" +
 	"node_epoch\x18\x11 \x01(\x04R\tnodeEpoch\x12+\n" +
-	"\x06grants\x18\x12 \x03(\v2\x13.wasmatrix.v1.GrantR\x06grantsB\f\n" +
+	"\x06grants\x18\x12 \x03(\v2\x13.wasmatrix.v1.GrantR\x06grants\x12)\n" +
+	"\x05usage\x18\x13 \x01(\v2\x13.wasmatrix.v1.UsageR\x05usageB\f\n" +
 	"\n" +
-	"_exit_code\"\xac\x02\n" +
+	"_exit_code\"\xa0\x01\n" +
+	"\x05Usage\x124\n" +
+	"\bcpu_time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12\x12\n" +
+	"\x04fuel\x18\x02 \x01(\x04R\x04fuel\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x04R\vmemoryBytes\x12*\n" +
+	"\x11memory_peak_bytes\x18\x04 \x01(\x04R\x0fmemoryPeakBytes\"{\n" +
+	"\rInstanceUsage\x12\x1f\n" +
+	"\vinstance_id\x18\x01 \x01(\tR\n" +
+	"instanceId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12)\n" +
+	"\x05usage\x18\x03 \x01(\v2\x13.wasmatrix.v1.UsageR\x05usage\"\xac\x02\n" +
 	"\x05Event\x12\x19\n" +
 	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
@@ -1660,11 +1894,12 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\bgiven_up\x18\x0f \x01(\bR\agivenUp\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x01\n" +
 	"\n" +
 	"NodeLimits\x12#\n" +
 	"\rmax_instances\x18\x01 \x01(\rR\fmaxInstances\x12(\n" +
-	"\x10max_memory_bytes\x18\x02 \x01(\x04R\x0emaxMemoryBytes\"\xef\x02\n" +
+	"\x10max_memory_bytes\x18\x02 \x01(\x04R\x0emaxMemoryBytes\x12,\n" +
+	"\x12max_cpu_millicores\x18\x03 \x01(\rR\x10maxCpuMillicores\"\x98\x04\n" +
 	"\bNodeLoad\x12\x1c\n" +
 	"\tinstances\x18\x01 \x01(\rR\tinstances\x124\n" +
 	"\x16committed_memory_bytes\x18\x02 \x01(\x04R\x14committedMemoryBytes\x120\n" +
@@ -1674,7 +1909,11 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x0eresident_bytes\x18\x06 \x01(\x04R\rresidentBytes\x12\x16\n" +
 	"\x06starts\x18\a \x01(\x04R\x06starts\x12\x18\n" +
 	"\acrashes\x18\b \x01(\x04R\acrashes\x121\n" +
-	"\x05calls\x18\t \x03(\v2\x1b.wasmatrix.v1.ProviderCallsR\x05calls\"b\n" +
+	"\x05calls\x18\t \x03(\v2\x1b.wasmatrix.v1.ProviderCallsR\x05calls\x128\n" +
+	"\x18committed_cpu_millicores\x18\n" +
+	" \x01(\rR\x16committedCpuMillicores\x12?\n" +
+	"\x0eguest_cpu_time\x18\v \x01(\v2\x19.google.protobuf.DurationR\fguestCpuTime\x12,\n" +
+	"\x12guest_memory_bytes\x18\f \x01(\x04R\x10guestMemoryBytes\"b\n" +
 	"\rProviderCalls\x12\x1f\n" +
 	"\vprovider_id\x18\x01 \x01(\tR\n" +
 	"providerId\x12\x16\n" +
@@ -1762,7 +2001,7 @@ func file_wasmatrix_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_wasmatrix_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_wasmatrix_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_wasmatrix_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_wasmatrix_v1_types_proto_goTypes = []any{
 	(InstanceStatus)(0),           // 0: wasmatrix.v1.InstanceStatus
 	(PolicyType)(0),               // 1: wasmatrix.v1.PolicyType
@@ -1774,57 +2013,64 @@ var file_wasmatrix_v1_types_proto_goTypes = []any{
 	(*InstanceSpec)(nil),          // 7: wasmatrix.v1.InstanceSpec
 	(*Grant)(nil),                 // 8: wasmatrix.v1.Grant
 	(*Instance)(nil),              // 9: wasmatrix.v1.Instance
-	(*Event)(nil),                 // 10: wasmatrix.v1.Event
-	(*Node)(nil),                  // 11: wasmatrix.v1.Node
-	(*NodeLimits)(nil),            // 12: wasmatrix.v1.NodeLimits
-	(*NodeLoad)(nil),              // 13: wasmatrix.v1.NodeLoad
-	(*ProviderCalls)(nil),         // 14: wasmatrix.v1.ProviderCalls
-	(*NodeVitals)(nil),            // 15: wasmatrix.v1.NodeVitals
-	(*Provider)(nil),              // 16: wasmatrix.v1.Provider
-	(*Fence)(nil),                 // 17: wasmatrix.v1.Fence
-	nil,                           // 18: wasmatrix.v1.InstanceSpec.EnvEntry
-	nil,                           // 19: wasmatrix.v1.InstanceSpec.ConstraintsEntry
-	nil,                           // 20: wasmatrix.v1.Event.DetailsEntry
-	nil,                           // 21: wasmatrix.v1.Node.LabelsEntry
-	nil,                           // 22: wasmatrix.v1.Provider.ConfigEntry
-	nil,                           // 23: wasmatrix.v1.Provider.ConstraintsEntry
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*Usage)(nil),                 // 10: wasmatrix.v1.Usage
+	(*InstanceUsage)(nil),         // 11: wasmatrix.v1.InstanceUsage
+	(*Event)(nil),                 // 12: wasmatrix.v1.Event
+	(*Node)(nil),                  // 13: wasmatrix.v1.Node
+	(*NodeLimits)(nil),            // 14: wasmatrix.v1.NodeLimits
+	(*NodeLoad)(nil),              // 15: wasmatrix.v1.NodeLoad
+	(*ProviderCalls)(nil),         // 16: wasmatrix.v1.ProviderCalls
+	(*NodeVitals)(nil),            // 17: wasmatrix.v1.NodeVitals
+	(*Provider)(nil),              // 18: wasmatrix.v1.Provider
+	(*Fence)(nil),                 // 19: wasmatrix.v1.Fence
+	nil,                           // 20: wasmatrix.v1.InstanceSpec.EnvEntry
+	nil,                           // 21: wasmatrix.v1.InstanceSpec.ConstraintsEntry
+	nil,                           // 22: wasmatrix.v1.Event.DetailsEntry
+	nil,                           // 23: wasmatrix.v1.Node.LabelsEntry
+	nil,                           // 24: wasmatrix.v1.Provider.ConfigEntry
+	nil,                           // 25: wasmatrix.v1.Provider.ConstraintsEntry
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
 }
 var file_wasmatrix_v1_types_proto_depIdxs = []int32{
 	1,  // 0: wasmatrix.v1.RestartPolicy.policy_type:type_name -> wasmatrix.v1.PolicyType
-	24, // 1: wasmatrix.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	18, // 2: wasmatrix.v1.InstanceSpec.env:type_name -> wasmatrix.v1.InstanceSpec.EnvEntry
+	26, // 1: wasmatrix.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	20, // 2: wasmatrix.v1.InstanceSpec.env:type_name -> wasmatrix.v1.InstanceSpec.EnvEntry
 	6,  // 3: wasmatrix.v1.InstanceSpec.restart_policy:type_name -> wasmatrix.v1.RestartPolicy
-	19, // 4: wasmatrix.v1.InstanceSpec.constraints:type_name -> wasmatrix.v1.InstanceSpec.ConstraintsEntry
+	21, // 4: wasmatrix.v1.InstanceSpec.constraints:type_name -> wasmatrix.v1.InstanceSpec.ConstraintsEntry
 	2,  // 5: wasmatrix.v1.InstanceSpec.on_partition:type_name -> wasmatrix.v1.OnPartition
 	8,  // 6: wasmatrix.v1.InstanceSpec.grants:type_name -> wasmatrix.v1.Grant
-	7,  // 7: wasmatrix.v1.Instance.spec:type_name -> wasmatrix.v1.InstanceSpec
-	0,  // 8: wasmatrix.v1.Instance.status:type_name -> wasmatrix.v1.InstanceStatus
-	3,  // 9: wasmatrix.v1.Instance.durability:type_name -> wasmatrix.v1.Durability
-	25, // 10: wasmatrix.v1.Instance.created_at:type_name -> google.protobuf.Timestamp
-	25, // 11: wasmatrix.v1.Instance.placed_at:type_name -> google.protobuf.Timestamp
-	25, // 12: wasmatrix.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	25, // 13: wasmatrix.v1.Instance.finished_at:type_name -> google.protobuf.Timestamp
-	25, // 14: wasmatrix.v1.Instance.restart_at:type_name -> google.protobuf.Timestamp
-	8,  // 15: wasmatrix.v1.Instance.grants:type_name -> wasmatrix.v1.Grant
-	25, // 16: wasmatrix.v1.Event.time:type_name -> google.protobuf.Timestamp
-	20, // 17: wasmatrix.v1.Event.details:type_name -> wasmatrix.v1.Event.DetailsEntry
-	21, // 18: wasmatrix.v1.Node.labels:type_name -> wasmatrix.v1.Node.LabelsEntry
-	12, // 19: wasmatrix.v1.Node.limits:type_name -> wasmatrix.v1.NodeLimits
-	4,  // 20: wasmatrix.v1.Node.state:type_name -> wasmatrix.v1.NodeState
-	24, // 21: wasmatrix.v1.NodeLoad.up_for:type_name -> google.protobuf.Duration
-	24, // 22: wasmatrix.v1.NodeLoad.cpu_time:type_name -> google.protobuf.Duration
-	14, // 23: wasmatrix.v1.NodeLoad.calls:type_name -> wasmatrix.v1.ProviderCalls
-	24, // 24: wasmatrix.v1.NodeVitals.up_for:type_name -> google.protobuf.Duration
-	22, // 25: wasmatrix.v1.Provider.config:type_name -> wasmatrix.v1.Provider.ConfigEntry
-	5,  // 26: wasmatrix.v1.Provider.state:type_name -> wasmatrix.v1.ProviderState
-	23, // 27: wasmatrix.v1.Provider.constraints:type_name -> wasmatrix.v1.Provider.ConstraintsEntry
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	26, // 7: wasmatrix.v1.InstanceSpec.run_timeout:type_name -> google.protobuf.Duration
+	7,  // 8: wasmatrix.v1.Instance.spec:type_name -> wasmatrix.v1.InstanceSpec
+	0,  // 9: wasmatrix.v1.Instance.status:type_name -> wasmatrix.v1.InstanceStatus
+	3,  // 10: wasmatrix.v1.Instance.durability:type_name -> wasmatrix.v1.Durability
+	27, // 11: wasmatrix.v1.Instance.created_at:type_name -> google.protobuf.Timestamp
+	27, // 12: wasmatrix.v1.Instance.placed_at:type_name -> google.protobuf.Timestamp
+	27, // 13: wasmatrix.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	27, // 14: wasmatrix.v1.Instance.finished_at:type_name -> google.protobuf.Timestamp
+	27, // 15: wasmatrix.v1.Instance.restart_at:type_name -> google.protobuf.Timestamp
+	8,  // 16: wasmatrix.v1.Instance.grants:type_name -> wasmatrix.v1.Grant
+	10, // 17: wasmatrix.v1.Instance.usage:type_name -> wasmatrix.v1.Usage
+	26, // 18: wasmatrix.v1.Usage.cpu_time:type_name -> google.protobuf.Duration
+	10, // 19: wasmatrix.v1.InstanceUsage.usage:type_name -> wasmatrix.v1.Usage
+	27, // 20: wasmatrix.v1.Event.time:type_name -> google.protobuf.Timestamp
+	22, // 21: wasmatrix.v1.Event.details:type_name -> wasmatrix.v1.Event.DetailsEntry
+	23, // 22: wasmatrix.v1.Node.labels:type_name -> wasmatrix.v1.Node.LabelsEntry
+	14, // 23: wasmatrix.v1.Node.limits:type_name -> wasmatrix.v1.NodeLimits
+	4,  // 24: wasmatrix.v1.Node.state:type_name -> wasmatrix.v1.NodeState
+	26, // 25: wasmatrix.v1.NodeLoad.up_for:type_name -> google.protobuf.Duration
+	26, // 26: wasmatrix.v1.NodeLoad.cpu_time:type_name -> google.protobuf.Duration
+	16, // 27: wasmatrix.v1.NodeLoad.calls:type_name -> wasmatrix.v1.ProviderCalls
+	26, // 28: wasmatrix.v1.NodeLoad.guest_cpu_time:type_name -> google.protobuf.Duration
+	26, // 29: wasmatrix.v1.NodeVitals.up_for:type_name -> google.protobuf.Duration
+	24, // 30: wasmatrix.v1.Provider.config:type_name -> wasmatrix.v1.Provider.ConfigEntry
+	5,  // 31: wasmatrix.v1.Provider.state:type_name -> wasmatrix.v1.ProviderState
+	25, // 32: wasmatrix.v1.Provider.constraints:type_name -> wasmatrix.v1.Provider.ConstraintsEntry
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_types_proto_init() }
@@ -1839,7 +2085,7 @@ func file_wasmatrix_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wasmatrix_v1_types_proto_rawDesc), len(file_wasmatrix_v1_types_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
