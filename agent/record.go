@@ -75,6 +75,7 @@ func revise(rec *pb.Instance) *pb.Instance {
 		ExitCode:   rec.ExitCode,
 		LastError:  rec.LastError,
 		Grants:     rec.Grants,
+		Usage:      rec.Usage,
 		Revision:   rec.Revision + 1,
 	}
 }
