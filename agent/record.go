@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 )
 
@@ -44,7 +45,7 @@ func (a *Agent) acceptLocked(spec *pb.InstanceSpec, order *pb.StartOrder) *pb.In
 		Grants:     spec.GetGrants(),
 	}
 	if from := order.GetMovedFrom(); from != nil {
-		rec.Grants = from.GetGrants()
+		rec.Grants, rec.Usage = from.GetGrants(), fact.AtRest(from.GetUsage())
 		rec.Restarts = from.GetRestarts()
 		rec.LastError = clip(from.GetLastError())
 		if from.GetCreatedAt() != nil {

@@ -70,7 +70,7 @@ func (a *Agent) recover(rec *pb.Instance) {
 		return
 	}
 	rec = revise(rec)
-	rec.NodeName = a.cfg.NodeName
+	rec.NodeName, rec.Usage = a.cfg.NodeName, fact.AtRest(rec.GetUsage())
 	rec.Status, rec.RestartAt = pb.InstanceStatus_INSTANCE_STATUS_RESTARTING, nil
 	rec.LastError = nodeDown + "; it is back, and waits to hear from the cluster"
 	i := newInstance(a.life, rec, &order{hash: hash, cause: context.Background()}, newOutput(&a.logLimits))

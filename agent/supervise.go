@@ -70,6 +70,7 @@ type instance struct {
 	before   *instance       // the generation that this one replaces, until that has ended
 	out      *output
 	rec      latest
+	spent    spent
 
 	ctx  context.Context // ends when the instance is to end
 	stop context.CancelCauseFunc
@@ -103,6 +104,7 @@ func newInstance(life context.Context, rec *pb.Instance, o *order, out *output) 
 		done:       make(chan struct{}),
 	}
 	i.rec.Store(rec)
+	i.spent.ended = rec.GetUsage()
 	i.ctx, i.stop = context.WithCancelCause(life)
 	return i
 }
@@ -341,11 +343,11 @@ func (a *Agent) publish(i *instance, rec *pb.Instance, event *pb.Event) {
 	a.told(i, rec)
 }
 
-// follow makes a record the instance's newest, with the grants of the one before, which may have changed since it
-// was made from that; i.writing is held.
+// follow makes a record the instance's newest, with what was used up to now, and with the grants of the one before, which may
+// have changed since it was made from that; i.writing is held.
 func (i *instance) follow(rec *pb.Instance) {
 	before := i.rec.Load()
-	rec.Grants, rec.Revision = before.GetGrants(), before.GetRevision()+1
+	rec.Grants, rec.Usage, rec.Revision = before.GetGrants(), i.usage(), before.GetRevision()+1
 	i.rec.Store(rec)
 }
 

@@ -166,7 +166,7 @@ func (s *Server) reserveMove(l *lead, i *pb.Instance) (now, reserved *pb.Instanc
 		return nil, nil, nil, s.unplaced(l, err)
 	}
 	reserved = reservation(id, now.GetSpec(), chosen[0], now.GetGeneration()+1)
-	reserved.CreatedAt, reserved.Grants = proto.CloneOf(now.GetCreatedAt()), now.GetGrants()
+	reserved.CreatedAt, reserved.Grants, reserved.Usage = proto.CloneOf(now.GetCreatedAt()), now.GetGrants(), now.GetUsage()
 	s.view.reserve(reserved)
 	call = &startCall{done: make(chan struct{}), on: reserved.GetNodeId()}
 	l.starts[id] = call

@@ -116,6 +116,7 @@ func orphaned(i *pb.Instance, now time.Time) *pb.Instance {
 		StartedAt:  i.GetStartedAt(),
 		Restarts:   i.GetRestarts(),
 		Grants:     i.GetGrants(),
+		Usage:      fact.AtRest(i.GetUsage()),
 		Status:     pb.InstanceStatus_INSTANCE_STATUS_RESTARTING,
 		LastError:  fmt.Sprintf("its node %s was lost", i.GetNodeName()),
 	}

@@ -111,7 +111,8 @@ func (s *Server) reserveRelocation(l *lead, i *pb.Instance) (*pb.Instance, *star
 			return nil, nil
 		}
 		reserved = reservation(id, i.GetSpec(), chosen[0], i.GetGeneration())
-		reserved.CreatedAt, reserved.Restarts, reserved.LastError, reserved.Grants = i.GetCreatedAt(), i.GetRestarts(), i.GetLastError(), i.GetGrants()
+		reserved.CreatedAt, reserved.Restarts, reserved.LastError = i.GetCreatedAt(), i.GetRestarts(), i.GetLastError()
+		reserved.Grants, reserved.Usage = i.GetGrants(), i.GetUsage()
 		if !s.view.exchange(i, reserved) {
 			return nil, nil
 		}

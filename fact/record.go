@@ -38,6 +38,16 @@ func StopsOnPartition(s *pb.InstanceSpec) bool {
 	return s.GetOnPartition() == pb.OnPartition_ON_PARTITION_STOP
 }
 
+// AtRest is what an instance has used, while no guest of it runs: it has no memory then.
+func AtRest(u *pb.Usage) *pb.Usage {
+	if u.GetMemoryBytes() == 0 {
+		return u
+	}
+	u = proto.CloneOf(u)
+	u.MemoryBytes = 0
+	return u
+}
+
 // StatusName is the contract's word for a status, such as "running".
 func StatusName(s pb.InstanceStatus) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "INSTANCE_STATUS_"))
