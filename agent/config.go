@@ -20,6 +20,8 @@ type Config struct {
 	MaxInstances int
 	// MaxMemory bounds the sum of the memory limits of live instances, in bytes. Default: no bound.
 	MaxMemory uint64
+	// MaxCPU bounds the sum of what live instances were promised of the CPU, in millicores. Default: no bound.
+	MaxCPU int
 	// LogBytes is what the kept output of one instance takes at the most, in bytes with all overhead.
 	// Default 1 MiB; at least 4 KiB. Nothing is taken before the first line.
 	LogBytes int

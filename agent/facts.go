@@ -33,6 +33,7 @@ type facts struct {
 	graves int    // tombstones among the rows
 	counts map[pb.InstanceStatus]int
 	memory uint64          // the sum of the limits of live instances
+	cpu    uint64          // the sum of what live instances were promised, in millicores
 	told   uint64          // events told so far
 	events []recordedEvent // a ring once it is full
 	eldest int             // index of the oldest event
@@ -66,6 +67,7 @@ type recordedEvent struct {
 type load struct {
 	instances int
 	memory    uint64
+	cpu       uint64 // in millicores
 }
 
 func newFacts(prefix string) *facts {
@@ -194,7 +196,7 @@ func (f *facts) eventCounts() (recorded, gaps uint64) {
 }
 
 func (l load) message() *pb.NodeLoad {
-	return &pb.NodeLoad{Instances: uint32(l.instances), CommittedMemoryBytes: l.memory}
+	return &pb.NodeLoad{Instances: uint32(l.instances), CommittedMemoryBytes: l.memory, CommittedCpuMillicores: uint32(l.cpu)}
 }
 
 // position returns the seq of the last change.
@@ -287,7 +289,7 @@ func (f *facts) recordsLocked() []*pb.Instance {
 }
 
 func (f *facts) loadLocked() load {
-	l := load{memory: f.memory}
+	l := load{memory: f.memory, cpu: f.cpu}
 	for s, n := range f.counts {
 		if fact.Live(s) {
 			l.instances += n
@@ -317,6 +319,7 @@ func (f *facts) countLocked(rec *pb.Instance, by int) {
 	f.counts[rec.GetStatus()] += by
 	if fact.Live(rec.GetStatus()) {
 		f.memory += uint64(by) * rec.GetSpec().GetMemoryLimitBytes() // two's complement subtracts
+		f.cpu += uint64(by) * uint64(rec.GetSpec().GetCpuMillicores())
 	}
 }
 

@@ -89,7 +89,7 @@ func change1(t *rapid.T, f *facts, count *int) {
 	case "put":
 		f.put(&pb.Instance{
 			InstanceId: id,
-			Spec:       &pb.InstanceSpec{MemoryLimitBytes: 10},
+			Spec:       &pb.InstanceSpec{MemoryLimitBytes: 10, CpuMillicores: 7},
 			Generation: old.GetGeneration() + rapid.Uint64Range(0, 1).Draw(t, "generation"),
 			Revision:   uint64(*count),
 			Status:     pb.InstanceStatus(rapid.IntRange(1, 5).Draw(t, "status")),
@@ -126,15 +126,16 @@ func TestDeltaFromAnywhereReachesNow(t *testing.T) {
 			}
 		}
 		seq, records := f.snapshot()
-		live, memory := 0, uint64(0)
+		want := load{}
 		for _, rec := range records {
 			if fact.Live(rec.GetStatus()) {
-				live++
-				memory += rec.GetSpec().GetMemoryLimitBytes()
+				want.instances++
+				want.memory += rec.GetSpec().GetMemoryLimitBytes()
+				want.cpu += uint64(rec.GetSpec().GetCpuMillicores())
 			}
 		}
-		if l := f.load(); l.instances != live || l.memory != memory {
-			t.Fatalf("the load is %+v, but %d live instances have %d bytes", l, live, memory)
+		if l := f.load(); l != want {
+			t.Fatalf("the load is %+v, but live instances have %+v", l, want)
 		}
 		if n := f.since(seq); n.full || len(n.changes) > 0 || len(n.events) > 0 {
 			t.Fatalf("since now there is %+v", n)

@@ -88,9 +88,11 @@ func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
 		}
 		return 0
 	})
-	gauge("wasmatrix_instances_limit", "How many live instances this node takes on at the most.", func() float64 { instances, _ := a.limits(); return float64(instances) })
+	gauge("wasmatrix_instances_limit", "How many live instances this node takes on at the most.", func() float64 { return float64(a.limits().Instances) })
 	gauge("wasmatrix_memory_committed_bytes", "Sum of the memory limits of this node's live instances.", func() float64 { return float64(a.facts.load().memory) })
-	gauge("wasmatrix_memory_limit_bytes", "How much memory the instances of this node may have by their limits; 0 for no bound.", func() float64 { _, memory := a.limits(); return float64(memory) })
+	gauge("wasmatrix_memory_limit_bytes", "How much memory the instances of this node may have by their limits; 0 for no bound.", func() float64 { return float64(a.limits().Memory) })
+	gauge("wasmatrix_cpu_committed_cores", "What this node's live instances were promised of the CPU.", func() float64 { return float64(a.facts.load().cpu) / 1000 })
+	gauge("wasmatrix_cpu_limit_cores", "How much of the CPU the instances of this node may be promised; 0 for no bound.", func() float64 { return float64(a.limits().CPU) / 1000 })
 	gauge("wasmatrix_module_store_modules", "Modules on this node's disk.", func() float64 { return float64(a.store.Usage().Modules) })
 	gauge("wasmatrix_module_store_bytes", "Size of the modules on this node's disk.", func() float64 { return float64(a.store.Usage().Bytes) })
 	all = append(all, newStatusCollector(a.facts), reportCollector{a.reports}, callCollector{&a.calls.counts},

@@ -43,7 +43,7 @@ func expectValues(t *testing.T, got, want map[string]float64) {
 
 func TestMetricsTellWhatRanAndCrashed(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	h := newHost(t, "n1", nil, func(c *Config) { c.Registerer, c.MaxMemory, c.JournalDir = reg, 1<<30, t.TempDir() })
+	h := newHost(t, "n1", nil, func(c *Config) { c.Registerer, c.MaxMemory, c.MaxCPU, c.JournalDir = reg, 1<<30, 2500, t.TempDir() })
 	hash := h.push(actor(t))
 	h.mustStart(spec(hash, "sleep", "1000000"), newID())
 	id := newID()
@@ -69,13 +69,15 @@ func TestMetricsTellWhatRanAndCrashed(t *testing.T) {
 		"wasmatrix_instances_limit":                                10_000,
 		"wasmatrix_memory_committed_bytes":                         4 << 20,
 		"wasmatrix_memory_limit_bytes":                             1 << 30,
+		"wasmatrix_cpu_committed_cores":                            0,
+		"wasmatrix_cpu_limit_cores":                                2.5,
 		"wasmatrix_module_store_modules":                           1,
 		"wasmatrix_module_store_bytes":                             float64(len(actor(t))),
 		"wasmatrix_module_fetches_total failed":                    1,
 		"wasmatrix_journal_trouble":                                0,
 	})
-	h.SetLimits(7, 1<<20)
-	expectValues(t, valuesOf(t, reg), map[string]float64{"wasmatrix_instances_limit": 7, "wasmatrix_memory_limit_bytes": 1 << 20})
+	h.SetLimits(Limits{Instances: 7, Memory: 1 << 20, CPU: 500})
+	expectValues(t, valuesOf(t, reg), map[string]float64{"wasmatrix_instances_limit": 7, "wasmatrix_memory_limit_bytes": 1 << 20, "wasmatrix_cpu_limit_cores": 0.5})
 }
 
 func TestMetricsTellHowFarVotersFollow(t *testing.T) {

@@ -377,35 +377,6 @@ func TestRefusedStartLeavesNoRecord(t *testing.T) {
 	wantCode(t, err, rpc.InvalidRequest)
 }
 
-func TestLimitsCountWhatIsLive(t *testing.T) {
-	h := newHost(t, "n1", nil, func(c *Config) { c.MaxInstances, c.MaxMemory = 2, 16<<20 })
-	hash := h.push(actor(t))
-	ids := []string{newID(), newID(), newID()}
-	for _, id := range ids[:2] {
-		h.mustStart(spec(hash, "sleep", "1000000"), id)
-	}
-	_, err := h.start(spec(hash, "exit", "0"), ids[2], 1)
-	wantCode(t, err, rpc.ResourceExhausted)
-	if !strings.Contains(err.Error(), "runs 2 instances and takes no more than 2") {
-		t.Fatalf("it says %q", err)
-	}
-	if rec, err := h.start(spec(hash, "sleep", "1000000"), ids[0], 2); err != nil || rec.GetStatus() != isRunning {
-		t.Fatalf("what replaces another needs no room of its own: %v, %v", rec, err)
-	}
-	h.stopOne(ids[0], false)
-	h.mustStart(spec(hash, "sleep", "1000000"), ids[2])
-	h.stopOne(ids[1], false)
-	h.stopOne(ids[2], false)
-
-	big := spec(hash, "sleep", "1000000")
-	big.MemoryLimitBytes = 12 << 20
-	h.mustStart(big, newID())
-	_, err = h.start(spec(hash), newID(), 1)
-	if err != nil { // 12 and 4 MiB are exactly the limit
-		t.Fatal(err)
-	}
-}
-
 func TestOrdersOfADeposedLeaderAreRefused(t *testing.T) {
 	told := make(chan Leader, 10)
 	h := newHost(t, "n1", nil, func(c *Config) {

@@ -21,9 +21,12 @@ type Member struct {
 
 	// The sum of the memory limits of its instances.
 	CommittedMemoryBytes uint64 `json:"committed_memory_bytes"`
-	// What it takes on at the most.
-	MaxInstances   uint32 `json:"max_instances"`
-	MaxMemoryBytes uint64 `json:"max_memory_bytes"`
+	// The sum of what they were promised of the CPU, in thousandths of a core.
+	CommittedCPUMillicores uint32 `json:"committed_cpu_millicores"`
+	// What it takes on at the most. The last is 0 where its version knows no limits of computing.
+	MaxInstances     uint32 `json:"max_instances"`
+	MaxMemoryBytes   uint64 `json:"max_memory_bytes"`
+	MaxCPUMillicores uint32 `json:"max_cpu_millicores"`
 	// Null where nothing was heard of that for a while.
 	Vitals *Vitals `json:"vitals"`
 }
@@ -31,20 +34,22 @@ type Member struct {
 // FromMember returns the JSON shape of a member.
 func FromMember(m *pb.Member) Member {
 	return Member{
-		NodeID:               m.GetNodeId(),
-		Name:                 m.GetName(),
-		GossipAddr:           m.GetGossipAddr(),
-		RPCAddr:              m.GetRpcAddr(),
-		HTTPAddr:             m.GetHttpAddr(),
-		Role:                 m.GetRole(),
-		State:                m.GetState(),
-		Instances:            m.GetInstances(),
-		Labels:               notNil(m.GetLabels()),
-		Version:              m.GetVersion(),
-		CommittedMemoryBytes: m.GetCommittedMemoryBytes(),
-		MaxInstances:         m.GetLimits().GetMaxInstances(),
-		MaxMemoryBytes:       m.GetLimits().GetMaxMemoryBytes(),
-		Vitals:               fromVitals(m.GetVitals()),
+		NodeID:                 m.GetNodeId(),
+		Name:                   m.GetName(),
+		GossipAddr:             m.GetGossipAddr(),
+		RPCAddr:                m.GetRpcAddr(),
+		HTTPAddr:               m.GetHttpAddr(),
+		Role:                   m.GetRole(),
+		State:                  m.GetState(),
+		Instances:              m.GetInstances(),
+		Labels:                 notNil(m.GetLabels()),
+		Version:                m.GetVersion(),
+		CommittedMemoryBytes:   m.GetCommittedMemoryBytes(),
+		CommittedCPUMillicores: m.GetCommittedCpuMillicores(),
+		MaxInstances:           m.GetLimits().GetMaxInstances(),
+		MaxMemoryBytes:         m.GetLimits().GetMaxMemoryBytes(),
+		MaxCPUMillicores:       m.GetLimits().GetMaxCpuMillicores(),
+		Vitals:                 fromVitals(m.GetVitals()),
 	}
 }
 

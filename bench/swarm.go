@@ -164,7 +164,7 @@ func (s *swarm) simulate(n int, hash string) *simulated {
 		node: &pb.Node{
 			NodeId: fmt.Sprintf("ffffffff-ffff-4fff-bfff-%012x", n), Name: fmt.Sprintf("simulated-%04d", n), Protocol: 1, Version: "simulated",
 			RpcAddr: ip + ":7401", GossipAddr: ip + ":7400", HttpAddr: ip + ":7402",
-			Limits: &pb.NodeLimits{MaxInstances: 10_000, MaxMemoryBytes: 64 << 30}, State: pb.NodeState_NODE_STATE_ACTIVE,
+			Limits: &pb.NodeLimits{MaxInstances: 10_000, MaxMemoryBytes: 64 << 30, MaxCpuMillicores: 16_000}, State: pb.NodeState_NODE_STATE_ACTIVE,
 		},
 	}
 	for k := range swarmInstances {

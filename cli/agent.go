@@ -99,6 +99,7 @@ func agentFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "label", Usage: "give the node a `K=V` for constraints; repeatable, or with commas", EnvVars: env("label")},
 		&cli.IntFlag{Name: "max-instances", Value: 10_000, Usage: "refuse more than `N` instances", EnvVars: env("max-instances")},
 		&cli.StringFlag{Name: "max-memory", Usage: "refuse instances whose memory limits add up to more than this `SIZE`", DefaultText: "80% of RAM", EnvVars: env("max-memory")},
+		&cli.IntFlag{Name: "max-cpu", DefaultText: "1000 for each core", Usage: "refuse instances that are promised more than `N` thousandths of a core in all (run --cpu)", EnvVars: env("max-cpu")},
 		&cli.StringFlag{Name: "gossip-profile", Value: node.GossipLAN, Usage: "notice a dead node in three seconds (lan), or in one (local): `PROFILE` for hosts side by side with time to spare", EnvVars: env("gossip-profile")},
 		&cli.Float64Flag{Name: "timing-multiplier", Value: 1, Usage: "stretch the timeouts of gossip and Raft by this `FACTOR`, for slow networks and hosts", EnvVars: env("timing-multiplier")},
 		&cli.DurationFlag{Name: "node-loss-grace", DefaultText: "2s; 250ms with --gossip-profile local", Usage: "start what ran on a lost node elsewhere after this `TIME`; a quick restart is cheaper", EnvVars: env("node-loss-grace")},
@@ -153,6 +154,7 @@ func agentConfig(s *settings, build Build) (node.Config, error) {
 		Version:          build.Version,
 		Commit:           build.Commit,
 	}
+	cfg.MaxCPU = s.Int("max-cpu")
 	cfg.MaxInstances, cfg.NodeLossGrace, cfg.DrainTimeout = s.Int("max-instances"), lossGrace(s), s.Duration("drain-timeout")
 	if os.Getenv("GOMAXPROCS") == "" { // else the operator has decided
 		cfg.SpareProcessors = spareProcessors
@@ -175,6 +177,9 @@ func agentConfig(s *settings, build Build) (node.Config, error) {
 		if cfg.DataDir, err = dataDir(); err != nil {
 			errs = append(errs, fmt.Errorf("no place for the node's data (%w): give --data-dir", err))
 		}
+	}
+	if s.given("max-cpu") && cfg.MaxCPU == 0 { // to the node it would be the default
+		errs = append(errs, errors.New("--max-cpu 0: want at least 1 millicore"))
 	}
 	if cfg.MaxMemory, err = maxMemory(s); err != nil {
 		errs = append(errs, err)

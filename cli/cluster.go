@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -63,11 +64,11 @@ func loadTable(w io.Writer, members []api.Member) error {
 	for _, m := range members {
 		row := []string{
 			m.Name, m.Role, m.State, fmt.Sprintf("%d/%d", m.Instances, m.MaxInstances),
-			formatSize(m.CommittedMemoryBytes) + "/" + formatSize(m.MaxMemoryBytes), "", "", "", "", "", pairs(m.Labels),
+			formatSize(m.CommittedMemoryBytes) + "/" + formatSize(m.MaxMemoryBytes), promised(m), "", "", "", "", "", pairs(m.Labels),
 		}
 		if v := m.Vitals; v != nil {
 			up := time.Duration(v.UpSeconds * float64(time.Second))
-			copy(row[5:], []string{
+			copy(row[6:], []string{
 				fmt.Sprintf("%.2f/%d", v.CPUUsedCores, v.CPUCores), formatSize(v.ResidentBytes), fmt.Sprint(v.Starts), fmt.Sprint(v.Crashes), lasted(up),
 			})
 		}
@@ -75,9 +76,18 @@ func loadTable(w io.Writer, members []api.Member) error {
 	}
 	return table(w, []column{
 		{heading: "NAME"}, {heading: "ROLE", spare: 3}, {heading: "STATE", states: true}, {heading: "INSTANCES"}, {heading: "COMMITTED"},
-		{heading: "CPU"}, {heading: "RESIDENT"}, {heading: "STARTS", spare: 4}, {heading: "CRASHES", spare: 2}, {heading: "UP", spare: 5},
+		{heading: "PROMISED", spare: 6}, {heading: "CPU"}, {heading: "RESIDENT"}, {heading: "STARTS", spare: 4}, {heading: "CRASHES", spare: 2}, {heading: "UP", spare: 5},
 		{heading: "LABELS", least: 12, spare: 1},
 	}, rows)
+}
+
+// promised is how much of a node's CPU its instances were promised, in cores; nothing where its version promises none.
+func promised(m api.Member) string {
+	if m.MaxCPUMillicores == 0 {
+		return ""
+	}
+	cores := func(millicores uint32) string { return strconv.FormatFloat(float64(millicores)/1000, 'f', -1, 64) }
+	return cores(m.CommittedCPUMillicores) + "/" + cores(m.MaxCPUMillicores)
 }
 
 func statusCommand() *cli.Command {

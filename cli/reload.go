@@ -28,6 +28,7 @@ func whileRunning() []changeable {
 		{"label", func(to *node.Tunable, from *node.Config) { to.Labels = from.Labels }},
 		{"max-instances", func(to *node.Tunable, from *node.Config) { to.MaxInstances = from.MaxInstances }},
 		{"max-memory", func(to *node.Tunable, from *node.Config) { to.MaxMemory = from.MaxMemory }},
+		{"max-cpu", func(to *node.Tunable, from *node.Config) { to.MaxCPU = from.MaxCPU }},
 		{"node-loss-grace", func(to *node.Tunable, from *node.Config) { to.NodeLossGrace = from.NodeLossGrace }},
 		{"drain-timeout", func(to *node.Tunable, from *node.Config) { to.DrainTimeout = from.DrainTimeout }},
 		{"log-level", func(*node.Tunable, *node.Config) {}}, // no business of the node's

@@ -115,7 +115,7 @@ func (s *Server) members() []*pb.Member {
 		member := &pb.Member{
 			NodeId: m.NodeID, Name: m.Name, GossipAddr: m.GossipAddr, RpcAddr: m.RPCAddr, HttpAddr: m.HTTPAddr,
 			Role: role(m, leader), State: m.State, Version: m.Version,
-			Instances: uint32(usage.Instances), CommittedMemoryBytes: usage.Memory, Vitals: s.board.node(m.NodeID),
+			Instances: uint32(usage.Instances), CommittedMemoryBytes: usage.Memory, CommittedCpuMillicores: uint32(usage.CPU), Vitals: s.board.node(m.NodeID),
 		}
 		if n, ok := s.fsm.Node(m.NodeID); ok {
 			member.Labels, member.Limits = n.GetLabels(), n.GetLimits()

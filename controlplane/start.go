@@ -252,8 +252,8 @@ func (s *Server) candidatesLocked(l *lead, name, except string) []candidate {
 		usage := s.view.index.Usage(n.GetNodeId())
 		c := candidate{
 			NodeID: n.GetNodeId(), Name: n.GetName(), Epoch: n.GetEpoch(), Labels: n.GetLabels(), Capabilities: n.GetCapabilities(),
-			Instances: usage.Instances, Memory: usage.Memory,
-			MaxInstances: int(n.GetLimits().GetMaxInstances()), MaxMemory: n.GetLimits().GetMaxMemoryBytes(),
+			Instances: usage.Instances, Memory: usage.Memory, CPU: usage.CPU,
+			MaxInstances: int(n.GetLimits().GetMaxInstances()), MaxMemory: n.GetLimits().GetMaxMemoryBytes(), MaxCPU: uint64(n.GetLimits().GetMaxCpuMillicores()),
 			SameName: spread[n.GetNodeId()],
 		}
 		m, known := members[n.GetNodeId()]

@@ -19,7 +19,7 @@ func record(ids ...string) *rapid.Generator[*pb.Instance] {
 	return rapid.Custom(func(t *rapid.T) *pb.Instance {
 		return &pb.Instance{
 			InstanceId: rapid.SampledFrom(ids).Draw(t, "id"),
-			Spec:       &pb.InstanceSpec{Name: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name"), MemoryLimitBytes: PageBytes},
+			Spec:       &pb.InstanceSpec{Name: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name"), MemoryLimitBytes: PageBytes, CpuMillicores: 300},
 			NodeId:     rapid.SampledFrom([]string{"n1", "n2", "n3"}).Draw(t, "node"),
 			Status:     pb.InstanceStatus(rapid.Int32Range(1, 6).Draw(t, "status")),
 			Generation: rapid.Uint64Range(1, 3).Draw(t, "generation"),
@@ -116,7 +116,7 @@ func checkIndex(t *rapid.T, x *Index) {
 	for _, node := range []string{"n1", "n2", "n3"} {
 		on := x.OnNode(node)
 		byNode += len(on)
-		if live := len(liveOnly(on)); x.Usage(node).Instances != live || x.Usage(node).Memory != uint64(live)*PageBytes {
+		if live := len(liveOnly(on)); x.Usage(node) != (Usage{Instances: live, Memory: uint64(live) * PageBytes, CPU: uint64(live) * 300}) {
 			t.Fatalf("%s: usage %+v, but %d live", node, x.Usage(node), live)
 		}
 	}
@@ -188,6 +188,11 @@ func TestSpecsThatCannotRunAreRefusedWithTheReason(t *testing.T) {
 	if err := ValidateSpec(validSpec()); err != nil {
 		t.Fatalf("a good spec: %v", err)
 	}
+	limited := validSpec()
+	limited.CpuMillicores, limited.CpuHard, limited.Fuel, limited.RunTimeout = MaxCPU, true, 1, durationpb.New(MaxRun)
+	if err := ValidateSpec(limited); err != nil {
+		t.Fatalf("a good spec with limits of computing: %v", err)
+	}
 	for want, spoil := range map[string]func(*pb.InstanceSpec){
 		"name":           func(s *pb.InstanceSpec) { s.Name = "../etc" },
 		"not an id":      func(s *pb.InstanceSpec) { s.Name = "0198c0de-0000-7000-8000-000000000001" },
@@ -195,6 +200,11 @@ func TestSpecsThatCannotRunAreRefusedWithTheReason(t *testing.T) {
 		"memory limit":   func(s *pb.InstanceSpec) { s.MemoryLimitBytes = 1 },
 		"restart policy": func(s *pb.InstanceSpec) { s.RestartPolicy = nil },
 		"backoff":        func(s *pb.InstanceSpec) { s.RestartPolicy.Backoff = durationpb.New(-1) },
+		"at most 1000":   func(s *pb.InstanceSpec) { s.CpuMillicores = 1001 },
+		"cpu hard":       func(s *pb.InstanceSpec) { s.CpuHard = true },
+		"run timeout -":  func(s *pb.InstanceSpec) { s.RunTimeout = durationpb.New(-1) },
+		"run timeout 8":  func(s *pb.InstanceSpec) { s.RunTimeout = durationpb.New(MaxRun + 1) },
+		"run timeout: ":  func(s *pb.InstanceSpec) { s.RunTimeout = &durationpb.Duration{Nanos: 1e9} },
 		"zero byte":      func(s *pb.InstanceSpec) { s.Args = []string{"a\x00b"} },
 		"environment":    func(s *pb.InstanceSpec) { s.Env = map[string]string{"A=B": "c"} },
 		"at most 65536":  func(s *pb.InstanceSpec) { s.Args = []string{strings.Repeat("x", MaxSpecBytes+1)} },

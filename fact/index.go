@@ -24,6 +24,7 @@ type Index struct {
 type Usage struct {
 	Instances int
 	Memory    uint64 // the sum of their limits, in bytes
+	CPU       uint64 // the sum of what they were promised, in millicores
 }
 
 // NewIndex returns an empty index.
@@ -223,6 +224,7 @@ func (x *Index) charge(i *pb.Instance, n int) {
 	u := x.usage[node]
 	u.Instances += n
 	u.Memory += uint64(n) * i.GetSpec().GetMemoryLimitBytes() // wraps to a subtraction for -1
+	u.CPU += uint64(n) * uint64(i.GetSpec().GetCpuMillicores())
 	x.usage[node] = u
 	if x.spread[name] == nil {
 		x.spread[name] = map[string]int{}

@@ -21,6 +21,8 @@ const (
 	MaxMemory    = 4 << 30  // bytes; what a 32-bit guest can address
 	PageBytes    = 64 << 10 // the unit of WebAssembly memory
 	MaxBackoff   = 60 * time.Second
+	MaxCPU       = 1000 // millicores: a guest computes on one core at most
+	MaxRun       = 365 * 24 * time.Hour
 )
 
 var (
@@ -91,7 +93,34 @@ func ValidateSpec(s *pb.InstanceSpec) error {
 	if err := validatePolicy(s.GetRestartPolicy()); err != nil {
 		return err
 	}
+	if err := validateComputing(s); err != nil {
+		return err
+	}
 	return validateStrings(s)
+}
+
+// LimitsComputing says whether a spec asks for what a node of an earlier version would not keep: a share of the CPU, a budget of
+// fuel, or a time for each run.
+func LimitsComputing(s *pb.InstanceSpec) bool {
+	return s.GetCpuMillicores() > 0 || s.GetFuel() > 0 || s.GetRunTimeout().AsDuration() > 0
+}
+
+func validateComputing(s *pb.InstanceSpec) error {
+	if cpu := s.GetCpuMillicores(); cpu > MaxCPU {
+		return fmt.Errorf("cpu of %d millicores: want at most %d, since a guest computes on one core at a time", cpu, MaxCPU)
+	}
+	if s.GetCpuHard() && s.GetCpuMillicores() == 0 {
+		return fmt.Errorf("cpu hard without cpu: say how many millicores are the most")
+	}
+	if t := s.GetRunTimeout(); t != nil {
+		if err := t.CheckValid(); err != nil {
+			return fmt.Errorf("run timeout: %w", err)
+		}
+		if d := t.AsDuration(); d < 0 || d > MaxRun {
+			return fmt.Errorf("run timeout %s: want from 0s (no limit) to %s", d, MaxRun)
+		}
+	}
+	return nil
 }
 
 func validatePolicy(p *pb.RestartPolicy) error {

@@ -114,6 +114,7 @@ func (c Config) Validate() error {
 	check(c.GossipProfile == GossipLAN || c.GossipProfile == GossipLocal, "--gossip-profile %q: want lan or local", c.GossipProfile)
 	check(c.TimingMultiplier >= 0.1 && c.TimingMultiplier <= 100, "--timing-multiplier %v: want from 0.1 to 100", c.TimingMultiplier)
 	check(c.MaxInstances > 0, "--max-instances %d: want at least 1", c.MaxInstances)
+	check(c.MaxCPU >= 0, "--max-cpu %d: want at least 1 millicore", c.MaxCPU)
 	check(c.MaxMemory >= fact.PageBytes, "--max-memory %d: want at least 64KiB", c.MaxMemory)
 	check(c.NodeLossGrace > 0, "--node-loss-grace %s: want more than nothing", c.NodeLossGrace)
 	check(c.DrainTimeout > 0, "--drain-timeout %s: want more than nothing", c.DrainTimeout)

@@ -48,7 +48,7 @@ func startNode(t *testing.T) *testNode {
 	cfg := Config{
 		NodeName: "n1", DataDir: t.TempDir(), Bind: ip, GossipPort: 7400, RPCPort: 7401, HTTPPort: 7402, NATSPort: 7403, NATSRoutePort: 7404,
 		Voters: 3, GossipProfile: GossipLAN, TimingMultiplier: 1,
-		Tunable: Tunable{MaxInstances: 10_000, MaxMemory: 1 << 40, NodeLossGrace: time.Second, DrainTimeout: time.Second},
+		Tunable: Tunable{MaxInstances: 10_000, MaxMemory: 1 << 40, MaxCPU: 1000, NodeLossGrace: time.Second, DrainTimeout: time.Second},
 		Etcd:    mirror.Etcd{Endpoints: []string{ip + ":1"}}, // nobody is there, which does no harm
 		Version: "test", Log: slog.New(slog.DiscardHandler), Ready: func(i Info) { ready <- i },
 	}
@@ -291,7 +291,7 @@ var chapters = []struct {
 }{
 	{"The node", []string{"build_", "node_agent", "node_info"}},
 	{"The cluster, told by its leader", []string{"cluster_", "recovery_", "node_losses", "placement_", "relocations_", "doubles_"}},
-	{"Instances", []string{"instance", "memory_"}},
+	{"Instances", []string{"instance", "memory_", "cpu_"}},
 	{"Modules and compiled code", []string{"module", "compile"}},
 	{"Capabilities and providers", []string{"capability_", "provider_", "kv_", "messaging_"}},
 	{"Raft", []string{"raft_"}},

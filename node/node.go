@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strconv"
 	"sync/atomic"
 
@@ -41,6 +42,7 @@ const compiledDir = "compiled"
 // node is one running node: its parts, wired.
 type node struct {
 	cfg          Config
+	cores        int                     // before any are added for the sake of guests
 	ip           string                  // that others dial
 	registration *pb.Node                // save for what is tuned
 	tuned        atomic.Pointer[Tunable] // what holds now of what can change
@@ -90,6 +92,7 @@ func Run(ctx context.Context, cfg Config) error {
 func build(ctx context.Context, cfg Config) (n *node, err error) {
 	cfg.Log = cfg.Log.With("node", cfg.NodeName)
 	n = &node{cfg: cfg, metrics: prometheus.NewRegistry(), peers: rpc.NewPeers(), messages: &messages{up: make(chan struct{})}, retuned: make(chan struct{}, 1)}
+	n.cores = goruntime.GOMAXPROCS(0) // now: guests will have some added
 	n.tuned.Store(&cfg.Tunable)
 	defer func() {
 		if err != nil {
@@ -153,9 +156,10 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		NodeID: id, NodeName: cfg.NodeName, Path: filepath.Join(cfg.DataDir, "providers"), Log: log,
 		Open: provider.Engines{NodeName: cfg.NodeName, Messages: n.messages.wait, Log: log}.Open,
 	}, n.peers)
+	limits := n.limits(&cfg.Tunable)
 	n.agent, err = agent.New(agent.Config{
 		Providers: n.providers,
-		NodeID:    id, NodeName: cfg.NodeName, JournalDir: filepath.Join(cfg.DataDir, "journal"), MaxInstances: cfg.MaxInstances, MaxMemory: cfg.MaxMemory,
+		NodeID:    id, NodeName: cfg.NodeName, JournalDir: filepath.Join(cfg.DataDir, "journal"), MaxInstances: limits.Instances, MaxMemory: limits.Memory, MaxCPU: limits.CPU,
 		Process: process, OnLeader: n.cluster.SetLeaderHint, Log: log, Registerer: n.metrics, Tracer: n.traces.Tracer(),
 	}, n.engine, n.store, n.peers, voters{n.cluster})
 	if err != nil {

@@ -71,7 +71,8 @@ func (n *node) registerOnce(ctx context.Context) (clusterID string, err error) {
 	defer cancel()
 	node, tuned := proto.CloneOf(n.registration), n.tuned.Load()
 	node.Labels = tuned.Labels
-	node.Limits = &pb.NodeLimits{MaxInstances: uint32(tuned.MaxInstances), MaxMemoryBytes: tuned.MaxMemory}
+	limits := n.limits(tuned)
+	node.Limits = &pb.NodeLimits{MaxInstances: uint32(limits.Instances), MaxMemoryBytes: limits.Memory, MaxCpuMillicores: uint32(limits.CPU)}
 	node.Epoch = n.agent.Epoch() // a quorum that was founded anew may not know it
 	err = rpc.Retry(ctx, func(ctx context.Context) error {
 		resp, err := n.self.RegisterNode(ctx, &pb.RegisterNodeRequest{

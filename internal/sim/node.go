@@ -222,7 +222,7 @@ func (l *life) registerOnce(ctx context.Context) error {
 	defer cancel()
 	said := &pb.Node{
 		NodeId: l.node.id, Name: l.node.name, RpcAddr: l.addr, State: pb.NodeState_NODE_STATE_ACTIVE,
-		Limits: &pb.NodeLimits{MaxInstances: 1000, MaxMemoryBytes: 1 << 40},
+		Limits: &pb.NodeLimits{MaxInstances: 1000, MaxMemoryBytes: 1 << 40, MaxCpuMillicores: 4000},
 	}
 	return retry(ctx, l.random, func(ctx context.Context) error {
 		said := proto.CloneOf(said)

@@ -1807,9 +1807,11 @@ type Member struct {
 	CommittedMemoryBytes uint64            `protobuf:"varint,11,opt,name=committed_memory_bytes,json=committedMemoryBytes,proto3" json:"committed_memory_bytes,omitempty"`
 	Limits               *NodeLimits       `protobuf:"bytes,12,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Not set where the node that answers has not heard how it fares for a while.
-	Vitals        *NodeVitals `protobuf:"bytes,13,opt,name=vitals,proto3" json:"vitals,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Vitals *NodeVitals `protobuf:"bytes,13,opt,name=vitals,proto3" json:"vitals,omitempty"`
+	// What its instances were promised of the CPU, in thousandths of a core.
+	CommittedCpuMillicores uint32 `protobuf:"varint,14,opt,name=committed_cpu_millicores,json=committedCpuMillicores,proto3" json:"committed_cpu_millicores,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
@@ -1931,6 +1933,13 @@ func (x *Member) GetVitals() *NodeVitals {
 		return x.Vitals
 	}
 	return nil
+}
+
+func (x *Member) GetCommittedCpuMillicores() uint32 {
+	if x != nil {
+		return x.CommittedCpuMillicores
+	}
+	return 0
 }
 
 type GetHistoryRequest struct {
@@ -2879,7 +2888,7 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x12ListMembersRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"E\n" +
 	"\x13ListMembersResponse\x12.\n" +
-	"\amembers\x18\x01 \x03(\v2\x14.wasmatrix.v1.MemberR\amembers\"\xff\x03\n" +
+	"\amembers\x18\x01 \x03(\v2\x14.wasmatrix.v1.MemberR\amembers\"\xb9\x04\n" +
 	"\x06Member\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -2895,7 +2904,8 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	" \x01(\tR\aversion\x124\n" +
 	"\x16committed_memory_bytes\x18\v \x01(\x04R\x14committedMemoryBytes\x120\n" +
 	"\x06limits\x18\f \x01(\v2\x18.wasmatrix.v1.NodeLimitsR\x06limits\x120\n" +
-	"\x06vitals\x18\r \x01(\v2\x18.wasmatrix.v1.NodeVitalsR\x06vitals\x1a9\n" +
+	"\x06vitals\x18\r \x01(\v2\x18.wasmatrix.v1.NodeVitalsR\x06vitals\x128\n" +
+	"\x18committed_cpu_millicores\x18\x0e \x01(\rR\x16committedCpuMillicores\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x13\n" +
