@@ -32,6 +32,7 @@ func TestShapesAreThoseOfTheContract(t *testing.T) {
 				RestartPolicy: &pb.RestartPolicy{
 					PolicyType: pb.PolicyType_POLICY_TYPE_ON_FAILURE, MaxRetries: 3, Backoff: durationpb.New(1500 * time.Millisecond),
 				},
+				CpuMillicores: 250, CpuHard: true, Fuel: 5_000_000_000, RunTimeout: durationpb.New(1500 * time.Millisecond),
 				MemoryLimitBytes: 64 << 20, Constraints: map[string]string{"disk": "ssd"},
 			},
 			NodeId: "n-1", NodeName: "a", Status: pb.InstanceStatus_INSTANCE_STATUS_CRASHED,
@@ -43,7 +44,7 @@ func TestShapesAreThoseOfTheContract(t *testing.T) {
 		"member": FromMember(&pb.Member{
 			NodeId: "n-1", Name: "a", GossipAddr: "10.0.0.5:7400", RpcAddr: "10.0.0.5:7401", HttpAddr: "10.0.0.5:7402",
 			Role: "leader", State: "alive", Instances: 2, Labels: map[string]string{"disk": "ssd"}, Version: "v1", CommittedMemoryBytes: 128 << 20,
-			Limits: &pb.NodeLimits{MaxInstances: 10_000, MaxMemoryBytes: 8 << 30},
+			CommittedCpuMillicores: 250, Limits: &pb.NodeLimits{MaxInstances: 10_000, MaxMemoryBytes: 8 << 30, MaxCpuMillicores: 2000},
 			Vitals: &pb.NodeVitals{CpuUsedCores: 0.25, CpuCores: 2, ResidentBytes: 90 << 20, UpFor: durationpb.New(time.Minute), Starts: 5, Crashes: 1},
 		}),
 		"status": FromStatus(&pb.GetClusterStatusResponse{

@@ -180,6 +180,8 @@ func anyInstance(t *rapid.T) *pb.Instance {
 			Name: rapid.String().Draw(t, "name"), ModuleHash: rapid.String().Draw(t, "module_hash"),
 			Args: rapid.SliceOf(rapid.String()).Draw(t, "args"), Env: anyPairs(t, "env"), Constraints: anyPairs(t, "constraints"),
 			MemoryLimitBytes: rapid.Uint64().Draw(t, "memory"),
+			CpuMillicores:    rapid.Uint32().Draw(t, "cpu"), CpuHard: rapid.Bool().Draw(t, "cpu_hard"), Fuel: rapid.Uint64().Draw(t, "fuel"),
+			RunTimeout: durationpb.New(time.Duration(rapid.Int64Min(0).Draw(t, "run_timeout"))),
 			RestartPolicy: &pb.RestartPolicy{
 				PolicyType: pb.PolicyType(rapid.Int32Range(1, 3).Draw(t, "policy")), MaxRetries: rapid.Uint32().Draw(t, "max_retries"),
 				Backoff: durationpb.New(time.Duration(rapid.Int64Min(0).Draw(t, "backoff"))),

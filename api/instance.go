@@ -34,6 +34,13 @@ type Instance struct {
 	Constraints      map[string]string `json:"constraints"`
 	// What becomes of it where no leader is heard: "keep" or "stop".
 	OnPartition string `json:"on_partition"`
+	// What it was promised of the CPU, in thousandths of a core, and whether that is also the most it gets.
+	CPUMillicores uint32 `json:"cpu_millicores"`
+	CPUHard       bool   `json:"cpu_hard"`
+	// How much it may compute in all, in units of metering; 0 for no limit.
+	Fuel uint64 `json:"fuel"`
+	// How long each run may take; 0 for no limit.
+	RunTimeoutSeconds float64 `json:"run_timeout_seconds"`
 	// When the next restart is due; only while restarting.
 	RestartAt *time.Time `json:"restart_at"`
 }
@@ -78,11 +85,15 @@ func FromInstance(i *pb.Instance) Instance {
 		ExitCode:     i.ExitCode,
 		LastError:    i.GetLastError(),
 
-		Args:             append([]string{}, spec.GetArgs()...),
-		MemoryLimitBytes: spec.GetMemoryLimitBytes(),
-		Constraints:      notNil(spec.GetConstraints()),
-		OnPartition:      onPartition(spec.GetOnPartition()),
-		RestartAt:        timeOf(i.GetRestartAt()),
+		Args:              append([]string{}, spec.GetArgs()...),
+		MemoryLimitBytes:  spec.GetMemoryLimitBytes(),
+		Constraints:       notNil(spec.GetConstraints()),
+		CPUMillicores:     spec.GetCpuMillicores(),
+		CPUHard:           spec.GetCpuHard(),
+		Fuel:              spec.GetFuel(),
+		RunTimeoutSeconds: spec.GetRunTimeout().AsDuration().Seconds(),
+		OnPartition:       onPartition(spec.GetOnPartition()),
+		RestartAt:         timeOf(i.GetRestartAt()),
 	}
 }
 

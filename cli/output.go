@@ -134,7 +134,7 @@ func instanceFields(w io.Writer, i api.Instance) error {
 	if i.ExitCode != nil {
 		exitCode = fmt.Sprint(*i.ExitCode)
 	}
-	return fields(w, []field{
+	return fields(w, slices.Concat([]field{
 		{"id", i.InstanceID},
 		{"name", i.Name},
 		{"status", i.Status},
@@ -142,6 +142,7 @@ func instanceFields(w io.Writer, i api.Instance) error {
 		{"module", i.ModuleHash},
 		{"arguments", quoted(i.Args)},
 		{"memory limit", formatSize(i.MemoryLimitBytes)},
+	}, limitFields(i), []field{
 		{"constraints", pairs(i.Constraints)},
 		{"capabilities", grantWords(i.Capabilities)},
 		{"on partition", i.OnPartition},
@@ -155,7 +156,7 @@ func instanceFields(w io.Writer, i api.Instance) error {
 		{"next restart", moment(i.RestartAt)},
 		{"exit code", exitCode},
 		{"last error", i.LastError},
-	})
+	}))
 }
 
 func policy(p api.RestartPolicy) string {

@@ -49,7 +49,7 @@ func sampleTables(now time.Time) map[string]func(io.Writer) error {
 		ModuleHash:    "sha256:ab12",
 		RestartPolicy: api.RestartPolicy{PolicyType: "on_failure", MaxRetries: 3, BackoffSeconds: 1.5},
 		Durability:    "local", CreatedAt: ago(90 * time.Second), StartedAt: ago(time.Minute), Generation: 1,
-		Args: []string{"-v", "two words"}, MemoryLimitBytes: 64 << 20, Constraints: map[string]string{"zone": "b", "disk": "ssd"},
+		Args: []string{"-v", "two words"}, MemoryLimitBytes: 64 << 20, CPUMillicores: 250, CPUHard: true, Fuel: 5_000_000_000, RunTimeoutSeconds: 90.5, Constraints: map[string]string{"zone": "b", "disk": "ssd"},
 	}
 	worker := web
 	worker.InstanceID, worker.Name, worker.Status, worker.NodeName = "01930000-0002-7000-8000-000000000002", "a-longer-name", "crashed", "n"
@@ -77,7 +77,7 @@ func sampleTables(now time.Time) map[string]func(io.Writer) error {
 		"load": func(w io.Writer) error {
 			return loadTable(w, []api.Member{
 				{
-					Name: "host-5", Role: "leader", State: "alive", Instances: 12, MaxInstances: 10_000, CommittedMemoryBytes: 768 << 20, MaxMemoryBytes: 6 << 30,
+					Name: "host-5", Role: "leader", State: "alive", Instances: 12, MaxInstances: 10_000, CommittedMemoryBytes: 768 << 20, MaxMemoryBytes: 6 << 30, CommittedCPUMillicores: 1250, MaxCPUMillicores: 2000,
 					Labels: map[string]string{"disk": "ssd"}, Vitals: &api.Vitals{CPUUsedCores: 0.034, CPUCores: 2, ResidentBytes: 90 << 20, UpSeconds: 90061, Starts: 40, Crashes: 3},
 				},
 				{Name: "b", Role: "agent", State: "dead", MaxInstances: 100, MaxMemoryBytes: 1 << 30},

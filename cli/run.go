@@ -34,9 +34,11 @@ func runCommand() *cli.Command {
 		Usage:     "start instances of a module",
 		ArgsUsage: "MODULE [-- ARG...]",
 		Description: "MODULE is a .wasm file, or the sha256:HEX of one that the cluster holds, or the beginning of that. Returns when the\n" +
-			"instances run, or fails saying why. What comes after -- is for the guest.\n\n" +
+			"instances run, or fails saying why. What comes after -- is for the guest. --timeout is how long this command waits for an\n" +
+			"answer; how long the guest may run is --run-timeout.\n\n" +
 			"    wasmatrix run hello.wasm -- --verbose\n" +
 			"    wasmatrix run --name web --count 3 --restart always --memory 32MiB web.wasm\n" +
+			"    wasmatrix run --restart never --fuel 5000000000 --run-timeout 1m batch.wasm\n" +
 			"    wasmatrix run --capability kv=kv:read,kv:write --constraint zone=north counter.wasm",
 		Flags: clientFlags(
 			append(specFlags(),
@@ -54,7 +56,7 @@ func runCommand() *cli.Command {
 
 // specFlags are those that say what is to run.
 func specFlags() []cli.Flag {
-	return []cli.Flag{
+	return slices.Concat([]cli.Flag{
 		&cli.StringFlag{Name: "name", Usage: "call the instances this; they share the `NAME`", DefaultText: "the module's", EnvVars: env("name")},
 		&cli.IntFlag{Name: "count", Value: 1, Usage: "start `N` instances", EnvVars: env("count")},
 		&cli.StringFlag{Name: "restart", Value: "on-failure", Usage: "start again what ended, by this `POLICY`: never, always or on-failure", EnvVars: env("restart")},
@@ -65,7 +67,7 @@ func specFlags() []cli.Flag {
 		&cli.StringFlag{Name: "memory", Value: "64MiB", Usage: "give each instance at most this `SIZE` of memory", EnvVars: env("memory")},
 		&cli.StringSliceFlag{Name: "constraint", Usage: "run only on nodes with the label `K=V`; repeatable, or with commas", EnvVars: env("constraint")},
 		&cli.StringSliceFlag{Name: "capability", Usage: "let each use the provider ID as far as `ID=PERM[,PERM...]` says; repeatable; see wasmatrix capability grant --help", EnvVars: env("capability")},
-	}
+	}, limitFlags())
 }
 
 // startRequest is what a command line of run asks for.
@@ -102,6 +104,9 @@ func runRequest(c *client) (*startRequest, error) {
 		},
 	}
 	if spec.MemoryLimitBytes, err = sizeOf(c.Context, "memory"); err != nil {
+		return nil, err
+	}
+	if err := readLimits(c.Context, spec); err != nil {
 		return nil, err
 	}
 	if spec.Env, err = pairsOf(c.Context, "env", c.StringSlice("env")); err != nil {

@@ -270,6 +270,7 @@ func (m *topModel) detailLines(height int) []string {
 			{"module", i.ModuleHash},
 			{"arguments", quoted(i.Args)},
 			{"memory limit", formatSize(i.MemoryLimitBytes)},
+			{"cpu", cpuWords(i)},
 			{"capabilities", grantWords(i.Capabilities)},
 			{"restart policy", policy(i.RestartPolicy)},
 			{"restarts", fmt.Sprintf("%d, generation %d", i.Restarts, i.Generation)},
