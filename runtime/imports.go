@@ -97,7 +97,7 @@ type hostKey struct{}
 // host is what the imports of one instance work on. Its guest calls one at a time.
 type host struct {
 	session *capability.Session // nil for none
-	work    *work               // nil for a guest that is not metered
+	work    *work               // nil outside a run
 
 	// Of the call under way.
 	memory  api.Memory // nil where the guest has none

@@ -18,7 +18,11 @@ import (
 	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/wasmatrix/wasmatrix/capability"
+	"github.com/wasmatrix/wasmatrix/runtime/meter"
 )
+
+// ErrOutOfFuel is a guest whose fuel was used up before it began to run: by what its module starts with.
+var ErrOutOfFuel = errors.New("its fuel is used up by the module's own start")
 
 // Spec is what one guest is given.
 type Spec struct {
@@ -28,6 +32,14 @@ type Spec struct {
 	Env  map[string]string
 	// The most linear memory it may have, in bytes.
 	MemoryLimit uint64
+	// How much it may compute where guests wait for one another, in proportion to the others: in thousandths of a core, of which it never
+	// uses more than one. 0 is 100.
+	Share int
+	// It never computes for more than its share, though nobody waits.
+	Cap bool
+	// What it may use of fuel, in units of metering; 0 for all it wants. What was used by earlier runs is to be taken off before, and
+	// a guest of which nothing is left is not to be run.
+	Fuel uint64
 	// Where its output goes; nil to drop it. Writes must not block for long.
 	Stdout, Stderr io.Writer
 	// What it may ask for beyond computing; nil for nothing. It is closed by whoever made it, after Run.
@@ -41,6 +53,7 @@ type Instance struct {
 	start  api.Function
 	sleep  *sleeper
 	host   *host
+	memory *allocator
 }
 
 // Exit is how a run ended: by exiting, by a trap, or by interruption.
@@ -49,6 +62,7 @@ type Exit struct {
 	HasCode     bool   // the guest exited by itself
 	Trap        string // why it was ended, in words such as "wasm trap: unreachable executed in func main.run"
 	Interrupted bool   // the context ended first
+	OutOfFuel   bool   // it wanted more fuel than it had
 }
 
 // Instantiate makes a guest of a module. A module that needs more memory than the limit is an
@@ -57,16 +71,19 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 	if need := m.MinMemory(); need > s.MemoryLimit {
 		return nil, tooLittleMemory(need, s.MemoryLimit)
 	}
-	e.makeRoom()
-	i := &Instance{name: s.Name, host: &host{session: s.Session}}
-	r := e.metered
-	if m.metered {
-		i.host.work = &work{turn: e.turns.turn()}
-	} else if r, err = e.checked(); err != nil {
-		return nil, err
+	if !m.metered && (s.Cap || s.Fuel > 0) {
+		return nil, invalid("the module can't be metered (the log of the node that compiled it says why), so neither --cpu-hard nor --fuel can be kept: run it without them")
 	}
-	i.sleep = &sleeper{ctx: ctx, work: i.host.work}
+	e.makeRoom()
+	work := e.newWork(m, s)
 	memory := &allocator{limit: s.MemoryLimit}
+	i := &Instance{name: s.Name, host: &host{session: s.Session, work: work}, sleep: &sleeper{ctx: ctx, work: work}, memory: memory}
+	r := e.metered
+	if !m.metered {
+		if r, err = e.checked(); err != nil {
+			return nil, err
+		}
+	}
 	defer func() {
 		if p := recover(); p != nil { // wazero takes memory that it does not get for a bug
 			switch {
@@ -81,11 +98,14 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 		}
 	}()
 	guest := context.WithValue(ctx, hostKey{}, i.host) // a start section may call imports already
+	defer work.end()                                   // a start section that took long has a place
 	i.module, err = r.InstantiateModule(experimental.WithMemoryAllocator(guest, memory), m.compiled, i.config(s))
 	if err != nil {
 		i.host.close()
 	}
 	switch {
+	case work.fuel.out:
+		return nil, ErrOutOfFuel
 	case memory.need > 0:
 		return nil, tooLittleMemory(memory.need, s.MemoryLimit)
 	case memory.err != nil:
@@ -96,6 +116,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 		return nil, errors.New(trapText(err))
 	}
 	i.start = i.module.ExportedFunction("_start")
+	work.fuel.counter = i.module.ExportedGlobal(meter.Counter)
 	return i, nil
 }
 
@@ -146,6 +167,8 @@ func (i *Instance) Run(ctx context.Context) (exit Exit) {
 	_, err := i.start.Call(context.WithValue(ctx, hostKey{}, i.host))
 	var exited *sys.ExitError
 	switch {
+	case i.host.work.fuel.out:
+		return Exit{OutOfFuel: true}
 	case err == nil:
 		return Exit{HasCode: true}
 	case !errors.As(err, &exited):
@@ -165,7 +188,7 @@ func (i *Instance) Close(ctx context.Context) error {
 // sleeper makes a guest's sleep end with its context.
 type sleeper struct {
 	ctx  context.Context // of the run; set before the guest begins, read by the guest's own goroutine
-	work *work           // nil for a guest that is not metered
+	work *work
 }
 
 func (s *sleeper) sleep(nanoseconds int64) {

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/tetratelabs/wazero/experimental"
 )
@@ -12,6 +13,8 @@ type allocator struct {
 	limit uint64 // bytes
 	need  uint64 // what the module starts with, if that is more than the limit
 	err   error  // why memory could not be had
+
+	now, peak atomic.Uint64 // bytes that the guest has
 }
 
 var _ experimental.MemoryAllocator = (*allocator)(nil)
@@ -41,6 +44,8 @@ func (m *memory) Reallocate(size uint64) []byte {
 		return nil
 	}
 	m.grown = true
+	m.owner.now.Store(size)
+	m.owner.peak.Store(size) // it never shrinks
 	return m.reserved[:size:len(m.reserved)]
 }
 
@@ -48,4 +53,5 @@ func (m *memory) Reallocate(size uint64) []byte {
 func (m *memory) Free() {
 	release(m.reserved)
 	m.reserved = nil
+	m.owner.now.Store(0)
 }

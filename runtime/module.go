@@ -91,6 +91,9 @@ func (e *Engine) compile(ctx context.Context, hash string, load func(context.Con
 		}
 	}()
 	compiled, why := e.compileMetered(ctx, bytes)
+	if errors.Is(why, meter.ErrReserved) {
+		return nil, false, invalid("%v: give them another name", why)
+	}
 	if metered = why == nil; !metered {
 		if compiled, err = e.compileChecked(ctx, bytes); err != nil { // which says what is wrong with it as it came
 			return nil, false, err

@@ -1,8 +1,10 @@
 package runtime
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,12 +18,15 @@ const (
 	// loses its place, while others want it.
 	retakeEvery = 250 * time.Microsecond
 	// slowCall is how long a call may take for the next one of that guest to be expected to be quick: then the guest keeps its place
-	// meanwhile, and else gives it to who waits at once.
+	// meanwhile, and else gives it to who waits at once. It is also what of a call counts as computing, at most.
 	slowCall = 50 * time.Microsecond
+	// usualShare is the share of a guest that was given none, in thousandths of a core.
+	usualShare = 100
 )
 
 // turns lets as many guests compute at once as there are places: as many as there are cores. So there is always a processor of Go's
-// left for all else that is ready to run, however many guests never rest. Who has computed least comes first.
+// left for all else that is ready to run, however many guests never rest. Who has computed least for its share comes first: weighted fair
+// queueing, in virtual time, which goes by as fast as time does for a guest of the usual share, and half as fast for one of twice that.
 type turns struct {
 	waits atomic.Int32 // how many wait, for who would rather not take the lock
 
@@ -30,7 +35,7 @@ type turns struct {
 	holders []*turn
 	waiting queue
 	newest  uint64        // of those that were made to wait
-	floor   time.Duration // what the least of those that computed lately has; who comes back from a long rest gets no more credit than that
+	floor   time.Duration // the virtual time that all who compute or wait have reached; who comes back from a long rest gets no more credit than a lead
 	watched bool          // watch runs
 	watch   sync.WaitGroup
 }
@@ -40,17 +45,18 @@ func newTurns(places int) *turns { return &turns{free: places} }
 // turn is one guest's part in it. All but what is guarded is of the guest's own goroutine.
 type turn struct {
 	turns *turns
-	since time.Time // when it began to compute, or was counted last
+	share int       // in thousandths of a core
+	cpu   stopwatch // runs while the guest computes
 
 	// calls counts beginnings and ends of calls, so it is odd during one; with taken, its place went to another meanwhile.
 	calls atomic.Uint64
-	began time.Time // the call under way; zero where nobody waited
-	slow  bool      // the last call that was looked at was not quick
-	away  bool      // it has given its place up for the call under way
+	began time.Duration // the call under way
+	slow  bool          // the last call was not quick
+	away  bool          // it has given its place up for the call under way
 
-	used    time.Duration // how long it has computed; guarded by turns.mu
+	used    time.Duration // how long it has computed, in virtual time; guarded by turns.mu
+	counted time.Duration // what of cpu is in that; guarded by turns.mu
 	seen    uint64        // the calls that were seen last; guarded by turns.mu
-	lost    time.Time     // when its place was taken; guarded by turns.mu
 	number  uint64        // of its wait; guarded by turns.mu
 	at      int           // in the queue; guarded by turns.mu
 	granted chan struct{} // has one thing in it once it has got a place
@@ -58,18 +64,26 @@ type turn struct {
 
 const taken = 1 << 63
 
-func (s *turns) turn() *turn { return &turn{turns: s, granted: make(chan struct{}, 1)} }
+// turn returns the part of a guest with a share, 0 for the usual one.
+func (s *turns) turn(share int) *turn {
+	return &turn{turns: s, share: cmp.Or(share, usualShare), cpu: stopwatch{origin: time.Now()}, granted: make(chan struct{}, 1)}
+}
+
+// virtual is how much virtual time goes by while the guest computes for a while.
+func (t *turn) virtual(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * usualShare / float64(t.share))
+}
 
 // enter waits for a place. It returns early with the context's error, and without a place.
 func (t *turn) enter(ctx context.Context) error {
 	s := t.turns
 	s.mu.Lock()
-	t.used = max(t.used, s.floor-lead)
+	t.rested()
 	if s.free > 0 {
 		s.free--
 		s.hold(t)
 		s.mu.Unlock()
-		t.since = time.Now()
+		t.cpu.start(t.cpu.now(), 0)
 		return nil
 	}
 	s.line(t)
@@ -79,27 +93,29 @@ func (t *turn) enter(ctx context.Context) error {
 
 // leave gives the place back, if the guest has one: it will not compute for a while.
 func (t *turn) leave() {
+	t.cpu.stop(t.cpu.now())
 	s := t.turns
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.drop(t) { // else it has computed nothing since
-		t.count()
+	s.advance()
+	if s.drop(t) {
 		s.next()
 	}
 }
 
-// pass lets another guest compute if one waits that has computed less. It returns early as enter does.
+// pass lets another guest compute if one waits that has computed less for its share. It returns early as enter does.
 func (t *turn) pass(ctx context.Context) error {
 	s := t.turns
 	if s.waits.Load() == 0 {
 		return nil
 	}
 	s.mu.Lock()
-	t.count()
-	if len(s.waiting) == 0 || s.waiting[0].used+lead > t.used {
+	s.advance()
+	if len(s.waiting) == 0 || s.waiting[0].used+t.virtual(lead) > t.used {
 		s.mu.Unlock()
 		return nil
 	}
+	t.cpu.stop(t.cpu.now())
 	s.drop(t)
 	s.next()
 	s.line(t)
@@ -109,43 +125,50 @@ func (t *turn) pass(ctx context.Context) error {
 
 // beginCall and endCall enclose what may wait or not. A guest whose calls are quick keeps its place.
 func (t *turn) beginCall() {
-	if t.turns.waits.Load() > 0 {
-		t.began = time.Now()
-		if t.slow {
-			t.away = true
-			t.leave()
-			return
-		}
+	t.began = t.cpu.now()
+	t.cpu.stop(t.began)
+	if t.slow && t.turns.waits.Load() > 0 {
+		t.away = true
+		t.leave()
+		return
 	}
 	t.calls.Add(1)
 }
 
 func (t *turn) endCall(ctx context.Context) error {
-	if !t.began.IsZero() {
-		t.slow, t.began = time.Since(t.began) > slowCall, time.Time{}
-	}
+	now := t.cpu.now()
+	t.slow = now-t.began > slowCall
 	if t.away {
 		t.away = false
 		return t.enter(ctx)
 	}
-	now := t.calls.Load()
-	if now&taken == 0 && t.calls.CompareAndSwap(now, now+1) {
-		return nil
-	}
-	t.slow = true
 	s := t.turns
-	s.mu.Lock()
-	t.calls.Store(t.calls.Load()&^taken + 1)
-	t.used += t.lost.Sub(t.since)
-	s.mu.Unlock()
-	return t.enter(ctx)
+	calls := t.calls.Load()
+	switch {
+	case calls&taken != 0 || !t.calls.CompareAndSwap(calls, calls+1):
+		t.calls.Store(t.calls.Load()&^taken + 1)
+		return t.enter(ctx)
+	case t.slow: // it may have rested for long
+		s.mu.Lock()
+		t.rested()
+		s.mu.Unlock()
+	}
+	t.cpu.start(now, min(now-t.began, slowCall))
+	return nil
+}
+
+// rested takes credit away that the guest has got by resting, beyond a lead; the lock is held.
+func (t *turn) rested() {
+	t.turns.advance()
+	t.count()
+	t.used = max(t.used, t.turns.floor-t.virtual(lead))
 }
 
 // wait waits for a place that it is in line for.
 func (t *turn) wait(ctx context.Context) error {
 	select {
 	case <-t.granted:
-		t.since = time.Now()
+		t.cpu.start(t.cpu.now(), 0)
 		return nil
 	case <-ctx.Done():
 	}
@@ -163,12 +186,28 @@ func (t *turn) wait(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// count adds to what it has computed; the lock is held.
+// count brings up to date how long the guest has computed; the lock is held.
 func (t *turn) count() {
-	now := time.Now()
-	t.used += now.Sub(t.since)
-	t.since = now
-	t.turns.floor = max(t.turns.floor, t.used-lead) // roughly: those in line have less, by a lead at most
+	computed := t.cpu.read()
+	t.used += t.virtual(computed - t.counted)
+	t.counted = computed
+}
+
+// advance brings the floor up to date; the lock is held.
+func (s *turns) advance() {
+	least := time.Duration(math.MaxInt64)
+	for _, t := range s.holders {
+		t.count()
+		if t.calls.Load()%2 == 0 { // else it may be resting
+			least = min(least, t.used)
+		}
+	}
+	if len(s.waiting) > 0 {
+		least = min(least, s.waiting[0].used)
+	}
+	if least < math.MaxInt64 {
+		s.floor = max(s.floor, least)
+	}
 }
 
 // hold notes who has a place; the lock is held.
@@ -225,7 +264,6 @@ func (s *turns) retake() {
 			s.mu.Unlock()
 			return
 		}
-		now := time.Now()
 		for n := 0; n < len(s.holders); n++ {
 			t := s.holders[n]
 			calls := t.calls.Load()
@@ -234,7 +272,6 @@ func (s *turns) retake() {
 				continue
 			}
 			if t.calls.CompareAndSwap(calls, calls|taken) {
-				t.lost = now
 				s.drop(t)
 				s.next()
 				n--
@@ -244,7 +281,7 @@ func (s *turns) retake() {
 	}
 }
 
-// queue is those that wait, who has computed least and waited longest first.
+// queue is those that wait, who has computed least for its share and waited longest first.
 type queue []*turn
 
 var _ heap.Interface = (*queue)(nil)

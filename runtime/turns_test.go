@@ -43,7 +43,7 @@ func TestGuestsThatNeverRestShareAlike(t *testing.T) {
 		var all []*turn
 		var run sync.WaitGroup
 		for range guests {
-			turn := s.turn()
+			turn := s.turn(0)
 			all = append(all, turn)
 			run.Go(func() {
 				if turn.enter(ctx) == nil {
@@ -69,7 +69,7 @@ func TestGuestThatRestedComesNextButIsNotPaidForIt(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var run sync.WaitGroup
 		for range 5 {
-			turn := s.turn()
+			turn := s.turn(0)
 			run.Go(func() {
 				if turn.enter(ctx) == nil {
 					_ = compute(ctx, turn, time.Hour)
@@ -78,7 +78,7 @@ func TestGuestThatRestedComesNextButIsNotPaidForIt(t *testing.T) {
 			})
 		}
 		time.Sleep(10 * time.Second)
-		late := s.turn()
+		late := s.turn(0)
 		for range 10 {
 			asked := time.Now()
 			if err := late.enter(ctx); err != nil {
@@ -118,7 +118,7 @@ func TestPlaceOfAGuestThatWaitsInACallGoesToAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTurns(1)
 		ctx := t.Context()
-		caller, other := s.turn(), s.turn()
+		caller, other := s.turn(0), s.turn(0)
 		if err := caller.enter(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +154,7 @@ func TestPlaceOfAGuestThatWaitsInACallGoesToAnother(t *testing.T) {
 func TestQuickCallsKeepThePlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTurns(1)
-		caller, other := s.turn(), s.turn()
+		caller, other := s.turn(0), s.turn(0)
 		if err := caller.enter(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -218,7 +218,7 @@ func TestPlacesAreNeitherLostNorDoubled(t *testing.T) {
 
 // live is one guest's life: it computes, calls and rests, until its time is over.
 func live(ctx context.Context, s *turns, random *rand.Rand) {
-	turn := s.turn()
+	turn := s.turn(0)
 	if turn.enter(ctx) != nil {
 		return
 	}
@@ -253,7 +253,7 @@ func live(ctx context.Context, s *turns, random *rand.Rand) {
 func TestSleepOfAStoppedGuestIsNotCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTurns(1)
-		sleeper := s.turn()
+		sleeper := s.turn(0)
 		if err := sleeper.enter(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -264,5 +264,63 @@ func TestSleepOfAStoppedGuestIsNotCounted(t *testing.T) {
 			t.Errorf("it has computed for %s, and others begin at %s", sleeper.used, s.floor)
 		}
 		nobodyIsLeft(t, s, 1)
+	})
+}
+
+// Who computes while nobody else does is not made to wait for as long, once others come.
+func TestWhoComputedAloneDoesNotPayForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTurns(1)
+		ctx, stop := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		first := s.turn(0)
+		start := func(turn *turn) {
+			run.Go(func() {
+				if turn.enter(ctx) == nil {
+					_ = compute(ctx, turn, time.Hour)
+				}
+				turn.leave()
+			})
+		}
+		start(first)
+		time.Sleep(10 * time.Second)
+		before := first.cpu.read()
+		for range 3 {
+			start(s.turn(0))
+		}
+		time.Sleep(time.Second)
+		if got := first.cpu.read() - before; got < 250*time.Millisecond-3*lead || got > 250*time.Millisecond+3*lead {
+			t.Errorf("beside three others it got %s of a second", got)
+		}
+		stop()
+		run.Wait()
+		nobodyIsLeft(t, s, 1)
+	})
+}
+
+func TestGuestsGetWhatTheirSharesSay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTurns(2)
+		ctx, stop := context.WithTimeout(t.Context(), 4*time.Second)
+		defer stop()
+		var run sync.WaitGroup
+		var all []*turn
+		for _, share := range []int{100, 100, 300, 300, 0, 50, 50} { // of 1000 in all, and two seconds for each
+			turn := s.turn(share)
+			all = append(all, turn)
+			run.Go(func() {
+				if turn.enter(ctx) == nil {
+					_ = compute(ctx, turn, time.Hour)
+				}
+				turn.leave()
+			})
+		}
+		run.Wait()
+		for _, turn := range all {
+			if want := time.Duration(turn.share) * 8 * time.Millisecond; turn.cpu.read() < want-3*lead || turn.cpu.read() > want+3*lead {
+				t.Errorf("with a share of %d it has computed for %s, want %s", turn.share, turn.cpu.read(), want)
+			}
+		}
+		nobodyIsLeft(t, s, 2)
 	})
 }

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -21,13 +22,26 @@ const (
 	firstUnits, fewestUnits, mostUnits = 10_000, 1_000, 10_000_000
 )
 
-// work is what a metered guest computes. A nil one is of a guest that is not metered, and does nothing.
+// work is what a guest computes. One that is not metered has a queue of its own, and so never waits in it. A nil one does nothing.
 type work struct {
 	turn *turn
-	runs bool // it has a place among those that compute; not while it is being instantiated
+	fuel fuel
+	runs bool // it has a place among those that compute, or waits for one
+	// It is being instantiated: what the module starts with, which few have, takes a place once it goes on for long.
+	starts bool
 
+	most     int64 // units that are given at once
 	units    int64 // given at the last refill
 	refilled time.Time
+}
+
+// newWork returns the work of a new guest of a module.
+func (e *Engine) newWork(m *Module, s Spec) *work {
+	turns := e.turns
+	if !m.metered {
+		turns = newTurns(1)
+	}
+	return &work{starts: true, most: mostUnits, turn: turns.turn(s.Share), fuel: fuel{budget: int64(min(s.Fuel, math.MaxInt64))}}
 }
 
 // offerRefill makes the function there that metered guests call.
@@ -47,33 +61,31 @@ func refill(ctx context.Context, _ api.Module, stack []uint64) {
 	if !ok || h.work == nil { // no run of ours
 		panic(sys.NewExitError(sys.ExitCodeContextCanceled))
 	}
-	stack[0] = uint64(h.work.refill(ctx))
+	stack[0] = uint64(h.work.refill(ctx, int64(stack[0])))
 }
 
-// refill returns how many units the guest may use until it is asked again.
-func (w *work) refill(ctx context.Context) int64 {
-	if ctx.Err() != nil {
+// refill returns how many units the guest may use until it is asked again. left is what the counter has, which is less than nothing.
+func (w *work) refill(ctx context.Context, left int64) int64 {
+	if w.fuel.note(left); w.fuel.out || ctx.Err() != nil {
 		interrupt()
 	}
-	if w.runs && w.turn.pass(ctx) != nil {
+	if w.runs && w.turn.pass(ctx) != nil || w.starts && !w.runs && w.begin(ctx) != nil {
 		interrupt()
 	}
 	now := time.Now()
 	if took := now.Sub(w.refilled); w.units == 0 || took <= 0 {
-		w.units = firstUnits
+		w.units = min(firstUnits, w.most)
 	} else {
 		next := w.units * int64(quantum) / int64(took)
-		w.units = min(max(next, w.units/2, fewestUnits), 2*w.units, mostUnits)
+		w.units = min(max(next, w.units/2, fewestUnits), 2*w.units, w.most)
 	}
 	w.refilled = now
+	w.units = w.fuel.give(w.units, left)
 	return w.units
 }
 
 // begin waits until the guest may compute. It returns the context's error where that ends first.
 func (w *work) begin(ctx context.Context) error {
-	if w == nil {
-		return nil
-	}
 	if err := w.turn.enter(ctx); err != nil {
 		return err
 	}
@@ -81,11 +93,13 @@ func (w *work) begin(ctx context.Context) error {
 	return nil
 }
 
-// end notes that the guest computes no more.
+// end notes that the guest computes no more, for now.
 func (w *work) end() {
-	if w != nil {
+	if w.runs {
 		w.turn.leave()
 	}
+	w.runs, w.starts = false, false
+	w.fuel.settle()
 }
 
 // rest notes that the guest waits; resume ends that, and the guest where its time is over.

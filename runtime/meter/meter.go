@@ -7,13 +7,15 @@ import (
 )
 
 // Version is that of the rewriting: code that another version has compiled is not this one's.
-const Version = 1
+const Version = 2
 
 // What a rewritten module imports: a function of the type (i64) -> (i64), which is called with what is left, at most
 // nothing, and returns what the guest may use up until the next call.
 const (
 	HostModule = "wasmatrix:meter"
 	HostRefill = "refill"
+	// Counter is by what name it exports its counter, for the host to read: guests are not linked to one another.
+	Counter = HostModule + "/counter"
 )
 
 const (
@@ -26,8 +28,8 @@ const (
 	maxFunctions = 1 << 24
 )
 
-// ErrReserved is a module that imports what only metering may import.
-var ErrReserved = errors.New("it imports from " + HostModule + ", which is reserved")
+// ErrReserved is a module that imports or exports what only metering may.
+var ErrReserved = errors.New("the module imports from " + HostModule + " or exports " + Counter + ", which are reserved")
 
 // Rewrite returns the module with metering in it. The error says why a module can't have that: it is malformed, or has
 // instructions that are not of WebAssembly 2.0. What it returns is valid if the module was, and only then; that is left to whoever

@@ -11,7 +11,7 @@ func (m *module) write() ([]byte, error) {
 	// Sections that are not there may have to be made, in their places.
 	made := map[byte]bool{}
 	ensure := func(before int) {
-		for _, id := range []byte{secType, secImport, secGlobal} {
+		for _, id := range []byte{secType, secImport, secGlobal, secExport} {
 			if order[id] < before && !made[id] {
 				made[id] = true
 				out = appendSection(out, id, m.rewritten(id, nil))
@@ -58,7 +58,8 @@ func (m *module) section(s section) ([]byte, error) {
 		moved, err := m.moveGlobals(r)
 		return m.rewritten(s.id, moved), err
 	case secExport:
-		return m.exports(r)
+		moved, err := m.exports(r)
+		return m.rewritten(s.id, moved), err
 	case secStart:
 		start := r.u32()
 		if err := m.checkFunction(start); err != nil {
@@ -95,6 +96,9 @@ func (m *module) rewritten(id byte, body []byte) []byte {
 	case secGlobal:
 		out := append(appendU32(nil, n+1), rest...)
 		return append(out, typeI64, 1, opI64Const, 0, opEnd)
+	case secExport:
+		out := append(appendU32(nil, n+1), rest...)
+		return appendU32(append(appendSized(out, []byte(Counter)), 3), m.counter())
 	default: // of functions
 		if !m.hasPieces() {
 			return body
@@ -142,7 +146,11 @@ func (m *module) exports(r *reader) ([]byte, error) {
 	n := r.count()
 	out := appendU32(nil, n)
 	for range n {
-		out = appendSized(out, r.take(r.u32()))
+		name := r.take(r.u32())
+		if string(name) == Counter {
+			return nil, ErrReserved
+		}
+		out = appendSized(out, name)
 		kind, index := r.byte(), r.u32()
 		var err error
 		switch kind {
