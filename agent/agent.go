@@ -140,6 +140,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.reports.run(gctx) })
 	g.Go(func() error { return a.sweep(gctx) })
+	if a.journal != nil {
+		g.Go(func() error { return a.noteFuel(gctx) })
+	}
 	err := g.Wait()
 
 	a.mu.Lock()

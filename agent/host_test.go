@@ -304,6 +304,26 @@ func (h *host) logs(req *pb.StreamLogsRequest) []string {
 	}
 }
 
+// waitForLine waits until an instance has written a line.
+func (h *host) waitForLine(id, want string) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := h.client.StreamLogs(ctx, &pb.StreamLogsRequest{InstanceId: id, Follow: true})
+	for err == nil {
+		var m *pb.StreamLogsResponse
+		if m, err = stream.Recv(); err != nil {
+			break
+		}
+		for _, e := range m.GetEntries() {
+			if string(e.GetLine()) == want {
+				return
+			}
+		}
+	}
+	h.t.Fatalf("instance %s does not say %q: %v", id, want, err)
+}
+
 func wantCode(t *testing.T, err error, want rpc.Code) {
 	t.Helper()
 	if got := rpc.CodeOf(err); got != want {

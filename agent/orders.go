@@ -189,56 +189,6 @@ func (a *Agent) takeStoppedLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *o
 	return rec
 }
 
-// Limits are what an agent takes on at the most: live instances, the sum of their memory limits in bytes, and the sum of what they
-// were promised of the CPU in millicores. For the sums, 0 is no bound.
-type Limits struct {
-	Instances int
-	Memory    uint64
-	CPU       int
-}
-
-// SetLimits changes what the agent takes on. What runs already goes on.
-func (a *Agent) SetLimits(l Limits) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.cfg.MaxInstances, a.cfg.MaxMemory, a.cfg.MaxCPU = l.Instances, l.Memory, l.CPU
-}
-
-// limits returns what the agent takes on now.
-func (a *Agent) limits() Limits {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return Limits{a.cfg.MaxInstances, a.cfg.MaxMemory, a.cfg.MaxCPU}
-}
-
-// roomLocked says why there is no room for one more instance; nil if there is. An instance that is
-// replaced makes its own room.
-func (a *Agent) roomLocked(spec *pb.InstanceSpec, replaced *instance) *rpc.Error {
-	now := a.facts.load()
-	if replaced != nil {
-		now.instances--
-		now.memory -= replaced.rec.Load().GetSpec().GetMemoryLimitBytes()
-		now.cpu -= uint64(replaced.rec.Load().GetSpec().GetCpuMillicores())
-	}
-	if now.instances >= a.cfg.MaxInstances {
-		return rpc.Errorf(rpc.ResourceExhausted, "node %s runs %d instances and takes no more than %d; see --max-instances",
-			a.cfg.NodeName, now.instances, a.cfg.MaxInstances).
-			With("instances", strconv.Itoa(now.instances)).With("max_instances", strconv.Itoa(a.cfg.MaxInstances))
-	}
-	need := spec.GetMemoryLimitBytes()
-	if a.cfg.MaxMemory > 0 && (need > a.cfg.MaxMemory || now.memory > a.cfg.MaxMemory-need) {
-		return rpc.Errorf(rpc.ResourceExhausted, "node %s has promised %d of %d bytes of memory to instances, and one of %d does not fit; see --max-memory",
-			a.cfg.NodeName, now.memory, a.cfg.MaxMemory, need).
-			With("committed_memory", strconv.FormatUint(now.memory, 10)).With("max_memory", strconv.FormatUint(a.cfg.MaxMemory, 10))
-	}
-	if need, most := uint64(spec.GetCpuMillicores()), uint64(a.cfg.MaxCPU); need > 0 && most > 0 && now.cpu+need > most {
-		return rpc.Errorf(rpc.ResourceExhausted, "node %s has promised %d of %d millicores of CPU to instances, and one of %d does not fit; see --max-cpu",
-			a.cfg.NodeName, now.cpu, most, need).
-			With("committed_cpu", strconv.FormatUint(now.cpu, 10)).With("max_cpu", strconv.FormatUint(most, 10))
-	}
-	return nil
-}
-
 // stopInstances carries out an order to stop: it returns the records of those that are known, once
 // all of them have ended. With moved, the records are forgotten.
 func (a *Agent) stopInstances(ctx context.Context, req *pb.NodeAgentServiceStopInstanceRequest) (*pb.NodeAgentServiceStopInstanceResponse, error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,6 +70,7 @@ type instance struct {
 	out      *output
 	rec      latest
 	spent    spent
+	noted    uint64 // of the fuel it has used, as far as the journal knows; guarded by writing
 
 	ctx  context.Context // ends when the instance is to end
 	stop context.CancelCauseFunc
@@ -116,6 +116,7 @@ type end struct {
 	code  *int32 // nil if it did not end by exiting
 	why   string // for people; empty if it did not fail
 	err   error  // where it did not begin
+	spent bool   // its fuel is used up: no policy gives it more
 	held  error  // why it was interrupted that must not run twice; nil if it was not
 }
 
@@ -165,11 +166,14 @@ func (a *Agent) supervise(i *instance) {
 			a.finishStopped(i, e)
 			return
 		}
-		if first && !e.began {
+		if first && !e.began && !e.spent {
 			a.abandon(i, e.err)
 			return
 		}
-		v := rules.next(e.failed(), e.ran, retries, rand.Float64()) //nolint:gosec // jitter is no secret
+		v := verdict{}
+		if !e.spent {
+			v = rules.next(e.failed(), e.ran, retries, rand.Float64()) //nolint:gosec // jitter is no secret
+		}
 		rec := ended(i.rec.Load(), restarts, e, v)
 		if e.failed() {
 			a.counts.crashes.Add(1)
@@ -240,98 +244,6 @@ func (a *Agent) load(ctx context.Context, o *order) (*wasm.Module, error) {
 	a.metrics.fetch.Observe(fetched.Sub(began).Seconds())
 	a.metrics.compile.Observe(time.Since(fetched).Seconds())
 	return module, nil
-}
-
-// attempt instantiates the module and runs it to its end. What must not run twice waits for contact first, and ends
-// with it.
-func (a *Agent) attempt(i *instance, module *wasm.Module, first bool, restarts uint32) end {
-	if !a.contact.await(i) {
-		return end{}
-	}
-	ctx, over := a.contact.during(i)
-	defer over()
-	session := a.openSession(i)
-	defer a.closeSession(i)
-	guest, err := a.instantiate(ctx, i, module, session)
-	if err != nil {
-		return end{err: err, why: clip("instantiate: " + err.Error()), held: i.heldBy(ctx)}
-	}
-	rec := running(i.rec.Load(), restarts)
-	a.counts.starts.Add(1)
-	if first {
-		a.metrics.total.Observe(time.Since(rec.GetPlacedAt().AsTime()).Seconds())
-		a.publish(i, rec, a.event(eventStarted, rec, tracing.Details(i.order.cause, nil)))
-		i.leaveStarting()
-	} else {
-		a.metrics.restarts.Inc()
-		a.publish(i, rec, a.event(eventRestarted, rec, map[string]string{"restarts": strconv.FormatUint(uint64(restarts), 10)}))
-	}
-	return i.run(ctx, guest)
-}
-
-// run runs a guest to its end. It is a function of its own to keep the stack that waits here small.
-func (i *instance) run(ctx context.Context, guest *wasm.Instance) end {
-	began := time.Now()
-	exit := guest.Run(ctx)
-	i.out.flush()
-	e := end{began: true, ran: time.Since(began)}
-	switch {
-	case exit.Trap != "":
-		e.why = clip(exit.Trap)
-	case exit.Interrupted:
-		e.why = "interrupted"
-		if e.held = i.heldBy(ctx); e.held != nil {
-			e.why = e.held.Error()
-		}
-	default:
-		e.code = &exit.Code
-		if exit.Code != 0 {
-			e.why = "exit code " + strconv.Itoa(int(exit.Code))
-		}
-	}
-	return e
-}
-
-// heldBy returns why a run was ended whose instance goes on, or nil.
-func (i *instance) heldBy(ctx context.Context) error {
-	if goesOn := i.ctx.Err() == nil; goesOn {
-		return context.Cause(ctx)
-	}
-	return nil
-}
-
-// instantiate makes a guest, when it is its turn: a few at once, however many start.
-func (a *Agent) instantiate(ctx context.Context, i *instance, module *wasm.Module, session *capability.Session) (guest *wasm.Instance, err error) {
-	select {
-	case a.turns <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	defer func() { <-a.turns }()
-	if refused := i.order.refused.Load(); refused != nil {
-		return nil, refused
-	}
-	ctx, cancel := context.WithTimeoutCause(tracing.Follow(ctx, i.starting), instantiateTimeout, errSlowInstantiation)
-	defer cancel()
-	ctx, span := tracing.Start(ctx, "instantiate")
-	defer func() { rpc.EndSpan(span, err) }()
-	began := time.Now()
-	spec := i.rec.Load().GetSpec()
-	guest, err = a.engine.Instantiate(ctx, module, wasm.Spec{
-		Name:        i.id,
-		Args:        append([]string{spec.GetName()}, spec.GetArgs()...),
-		Env:         spec.GetEnv(),
-		MemoryLimit: spec.GetMemoryLimitBytes(),
-		Stdout:      i.out.stdout(),
-		Stderr:      i.out.stderr(),
-		Session:     session,
-	})
-	if err != nil {
-		i.order.refuse(err)
-		return nil, causeOr(ctx, err)
-	}
-	a.metrics.instantiate.Observe(time.Since(began).Seconds())
-	return guest, nil
 }
 
 // publish makes a record the instance's newest, here and, by way of the reports, everywhere.

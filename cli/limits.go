@@ -20,7 +20,7 @@ func limitFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.UintFlag{Name: "cpu", Usage: "promise each instance `N` thousandths of a core, 1000 at most: its share where guests wait for one another, and what its node sets aside; 0 sets nothing aside, and shares as 100 does", EnvVars: env("cpu")},
 		&cli.BoolFlag{Name: "cpu-hard", Usage: "let each compute no more than --cpu says, however idle its node is", DisableDefaultText: true, EnvVars: env("cpu-hard")},
-		&cli.Uint64Flag{Name: "fuel", Usage: "let each compute `N` units in all, about an instruction each, over restarts and moves; whatever --restart says, it has crashed for good then; 0 sets no limit", EnvVars: env("fuel")},
+		&cli.Uint64Flag{Name: "fuel", Usage: "let each compute `N` units in all, about an instruction each, over restarts and moves; then it has crashed for good, whatever --restart says; 0 sets no limit", EnvVars: env("fuel")},
 		&cli.DurationFlag{Name: "run-timeout", Usage: "end a run of the guest that takes longer than this `TIME`, as a failure to which --restart applies; 0s sets no limit", EnvVars: env("run-timeout")},
 	}
 }

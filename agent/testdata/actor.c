@@ -37,6 +37,10 @@ int main(int argc, char **argv) {
     } else if (!strcmp(does, "spin")) {
       for (volatile unsigned long n = 0;; n++) {
       }
+    } else if (!strcmp(does, "count")) {
+      for (volatile long n = 0, to = atol(with); n < to; n++) {
+      }
+      i++;
     } else if (!strcmp(does, "flood")) {
       for (;;) {
         put(1, "all work and no play makes jack a dull boy", "\n");
