@@ -38,8 +38,15 @@ var figures = []figure{
 func main() {
 	only := flag.String("only", "", "comma-separated figures to measure; all by default: "+names())
 	rounds := flag.Int("rounds", 20, "how often the leader, or a host, is killed")
+	disk := flag.String("serve-slow-disk", "", "be a slow disk, `MEMORY:MOUNTPOINT`; for this program's own use")
 	flag.Parse()
-	if err := run(*only, *rounds); err != nil {
+	var err error
+	if *disk != "" {
+		err = serveSlowDisk(*disk, os.Stdin, os.Stdout)
+	} else {
+		err = run(*only, *rounds)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

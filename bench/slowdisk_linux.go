@@ -1,8 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -42,25 +50,94 @@ func (d *slowDisk) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
 	return fs.ToErrno(unix.Nanosleep(&held, nil))
 }
 
-// slowDiskOf mounts a disk on which appending a small record and syncing it takes that long.
-func (b *bench) slowDiskOf(sync time.Duration) string {
-	memory, mounted := b.inMemory(), b.TempDir()
+// serveSlowDisk is a slow disk, "MEMORY:MOUNTPOINT", until in ends. Each line of in says how long it holds a sync back, in nanoseconds, and is answered.
+//
+// It is a process of its own, and comes before all others: a disk does not wait for a processor.
+func serveSlowDisk(at string, in io.Reader, out io.Writer) error {
+	memory, mounted, _ := strings.Cut(at, ":")
+	if err := beforeOthers(); err != nil {
+		return err
+	}
 	root := fs.LoopbackRoot{Path: memory}
 	disk := &slowDisk{LoopbackNode: &fs.LoopbackNode{RootData: &root}, syncs: new(atomic.Int64)}
 	root.RootNode = disk
-	server, err := fs.Mount(mounted, disk, &fs.Options{MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "slow"}})
+	known := time.Hour // the kernel knows what is on it, as nobody else changes that
+	server, err := fs.Mount(mounted, disk, &fs.Options{
+		EntryTimeout: &known, AttrTimeout: &known, MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "slow"},
+	})
 	if err != nil {
-		b.Fatalf("a slow disk is a file system of this program, which takes root to mount: %v", err)
+		return fmt.Errorf("a slow disk is a file system of this program, which takes root to mount: %w", err)
+	}
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		held, err := strconv.ParseInt(lines.Text(), 10, 64)
+		if err == nil {
+			disk.syncs.Store(held)
+			_, err = fmt.Fprintln(out)
+		}
+		if err != nil {
+			return errors.Join(err, server.Unmount())
+		}
+	}
+	return server.Unmount()
+}
+
+// beforeOthers gives the threads that this process has, and those that they make, priority over what is not of real time.
+func beforeOthers() error {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		id, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := unix.SchedSetAttr(id, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0); err != nil {
+			return fmt.Errorf("come before others, as a disk does: %w", err)
+		}
+	}
+	return nil
+}
+
+// slowDiskOf mounts a disk on which appending a small record and syncing it takes that long.
+func (b *bench) slowDiskOf(sync time.Duration) string {
+	memory, mounted := b.inMemory(), b.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(self, "-serve-slow-disk", memory+":"+mounted)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		if err := server.Unmount(); err != nil {
+		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
 			b.Errorf("unmount %s: %v", mounted, err)
 		}
 	})
-	// What the call itself takes is part of the time.
-	for range 5 {
-		took := b.syncTime(mounted)
-		disk.syncs.Add(int64(sync - took))
+	answers := bufio.NewReader(out)
+	hold := func(held time.Duration) {
+		if _, err := fmt.Fprintln(in, held.Nanoseconds()); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := answers.ReadString('\n'); err != nil {
+			b.Fatal(fmt.Errorf("the slow disk has ended: %w", err))
+		}
+	}
+	held := sync / 2
+	hold(held)
+	for range 5 { // what the call itself takes is part of the time
+		held += sync - b.syncTime(mounted)
+		hold(held)
 	}
 	return mounted
 }

@@ -2,10 +2,18 @@
 
 package main
 
-import "time"
+import (
+	"errors"
+	"io"
+	"time"
+)
+
+var errNoSlowDisk = errors.New("a disk is made slow on Linux only")
+
+func serveSlowDisk(string, io.Reader, io.Writer) error { return errNoSlowDisk }
 
 // slowDiskOf is for Linux only so far.
 func (b *bench) slowDiskOf(time.Duration) string {
-	b.Fatal("a disk is made slow on Linux only")
+	b.Fatal(errNoSlowDisk)
 	return ""
 }
