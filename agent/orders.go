@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	goruntime "runtime"
 	"strconv"
 	"time"
 
@@ -141,9 +142,16 @@ func (a *Agent) admitAll(req *pb.NodeAgentServiceStartInstanceRequest, o *order)
 	}
 	a.mu.Unlock()
 	a.tellLeader(newer)
+	goruntime.Gosched() // lets the journal's writer go first: the disk takes longest, and needs no processor meanwhile
+	for _, ad := range admitted {
+		if ad.fresh {
+			go a.supervise(ad.instance)
+		}
+	}
 	return admitted, err
 }
 
+// admitLocked accepts an order. Of what is fresh the caller starts the supervision, once it holds the lock no more.
 func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) admission {
 	id, generation := so.GetInstanceId(), so.GetGeneration()
 	before := a.live[id]
@@ -177,7 +185,6 @@ func (a *Agent) admitLocked(spec *pb.InstanceSpec, so *pb.StartOrder, o *order) 
 	a.outputs[id] = i.out
 	a.put(i.rec.Load(), nil)
 	a.work.Add(1)
-	go a.supervise(i)
 	return admission{instance: i, fresh: true}
 }
 

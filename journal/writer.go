@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -49,6 +50,7 @@ func (j *Journal) write(ctx context.Context) error {
 		}
 		if err == nil {
 			pause = 0
+			runtime.Gosched() // lets those answer who have waited, before the disk is waited for again
 			select {
 			case <-ctx.Done():
 			case <-j.wake:
