@@ -3,6 +3,7 @@ package runtime
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -18,6 +19,9 @@ import (
 const (
 	maxModule = 256 << 20 // bytes
 	pageBytes = 64 << 10
+	// maxElements is how many elements the tables of an instance may have, together, of eight bytes each: as many as wasmer allows. A Go
+	// module of 2.6 MB has 3,000, CPython 7,000.
+	maxElements = 1_000_000
 	// The version field of a binary: of a core module, and of a component, whose upper half says
 	// "layer 1" (the component model's Binary.md).
 	coreVersion    = 1
@@ -169,6 +173,16 @@ func typeOf(f api.FunctionDefinition) string {
 		return strings.Join(all, ", ")
 	}
 	return strings.TrimSpace(fmt.Sprintf("(%s) %s", names(f.ParamTypes()), names(f.ResultTypes())))
+}
+
+// tablesError says what is wrong with a module's tables.
+func tablesError(err error) error {
+	var many *meter.TooManyElementsError
+	if errors.As(err, &many) {
+		return invalid("the tables of the module start with %s elements, more than the %s that an instance may have: split the module, or have it call fewer functions through pointers",
+			humanize.Comma(int64(many.Elements)), humanize.Comma(int64(many.Most)))
+	}
+	return invalid("the module is damaged, or uses what wasmatrix does not know (%v): want %s", err, wanted)
 }
 
 // compileError turns wazero's error about a module into a sentence for whoever made it.

@@ -90,6 +90,9 @@ func (e *Engine) compile(ctx context.Context, hash string, load func(context.Con
 			compiled, err = nil, invalid("the module made the compiler fail (%v)", p)
 		}
 	}()
+	if bytes, err = meter.BoundTables(bytes, maxElements); err != nil {
+		return nil, false, tablesError(err)
+	}
 	compiled, why := e.compileMetered(ctx, bytes)
 	if errors.Is(why, meter.ErrReserved) {
 		return nil, false, invalid("%v: give them another name", why)

@@ -12,7 +12,7 @@ type function struct {
 	locals  uint32 // declared ones
 	charges []charge
 	moves   []instruction // that work in proportion to a length
-	calls   []instruction // calls and references whose index moves
+	calls   []instruction // calls, references and others whose index moves
 	cost    int64         // of a leaf; what its caller is charged
 	leaf    bool
 }
@@ -92,6 +92,12 @@ func (m *module) readFunction(r *reader, params int) (function, error) {
 			if moves(i) {
 				f.leaf = false
 				f.moves = append(f.moves, i)
+				if err := m.needPiece(i); err != nil {
+					return f, err
+				}
+			}
+			if i.sub == miscDataDrop {
+				f.calls = append(f.calls, i)
 			}
 		}
 	}
@@ -138,6 +144,14 @@ func (m *module) moved(index uint32) uint32 {
 		return index + 1
 	}
 	return index
+}
+
+// appendMoved appends an instruction with the index that it has after the rewriting.
+func (m *module) appendMoved(to []byte, i instruction) []byte {
+	if i.op == opMisc {
+		return appendU32(appendU32(append(to, opMisc), i.sub), m.data.moved(i.index))
+	}
+	return appendU32(append(to, i.op), m.moved(i.index))
 }
 
 // leafCost is what a caller pays for what it calls.
@@ -207,7 +221,7 @@ func (f *function) copyCode(to []byte, m *module, charges []charge) []byte {
 			to = m.appendCharge(to, cost, f.left())
 			charges = charges[1:]
 		case 2:
-			to = appendU32(append(to, calls[0].op), m.moved(calls[0].index))
+			to = m.appendMoved(to, calls[0])
 			at, calls = calls[0].end, calls[1:]
 		case 3:
 			to, at = f.appendMove(to, m, moving[0]), moving[0].end
@@ -237,8 +251,8 @@ func (m *module) appendPay(to []byte, left uint32) []byte {
 
 // appendMove appends an instruction whose length is on top of the stack, charged for that, or a call of what does the same in pieces.
 func (f *function) appendMove(to []byte, m *module, i instruction) []byte {
-	if i.sub == miscMemoryFill || i.sub == miscMemoryCopy {
-		return appendU32(append(to, opCall), m.inPieces(i.sub))
+	if i.sub != miscTableGrow {
+		return appendU32(append(to, opCall), m.inPieces(i))
 	}
 	to = appendU32(append(to, opLocalTee), f.length())
 	to = appendU32(append(to, opGlobalGet), m.counter())
@@ -248,14 +262,6 @@ func (f *function) appendMove(to []byte, m *module, i instruction) []byte {
 	return append(to, f.raw[i.at:i.end]...)
 }
 
-// counter is the global behind all others, refill the host's function, inPieces one of those behind all others.
+// counter is the global behind all others, refill the host's function.
 func (m *module) counter() uint32 { return m.globals }
 func (m *module) refill() uint32  { return m.importedFuncs }
-
-func (m *module) inPieces(sub uint32) uint32 {
-	first := uint32(len(m.types)) + 1
-	if sub == miscMemoryCopy {
-		return first + 1
-	}
-	return first
-}

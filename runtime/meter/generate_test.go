@@ -14,7 +14,10 @@ const (
 	typeF32 = 0x7d
 	typeF64 = 0x7c
 
-	functions = 5
+	functions = 6
+	// The type of a block that takes two values and leaves two, behind those of the functions.
+	typeSwap = functions
+	several  = 0xff // what a branch to such a block takes
 )
 
 var valueTypes = []byte{typeI32, typeI64, typeF32, typeF64}
@@ -26,35 +29,40 @@ var signatures = []struct{ params, results []byte }{
 	{[]byte{typeF64}, []byte{typeF64}},
 	{[]byte{typeI64, typeI32, typeF32}, []byte{typeI64}},
 	{[]byte{typeI32}, []byte{typeF32}},
+	{[]byte{typeF32, typeI32}, []byte{typeI64, typeI32}},
 }
 
-// generate returns a module with a function of each signature, exported as "0" to "4", a memory "m", a table of all functions, and a
-// global of each type, exported by the letters a to d.
+// generate returns a module with a function of each signature, exported as "0" to "5", a memory "m", a table of all functions and one
+// more, segments of data and elements that are put in place and ones that are not, and a global of each type, exported by the letters a to d.
 func generate(choices []byte) []byte {
 	g := &generator{choices: choices}
-	types, funcs, exports := []byte{secType, functions}, []byte{secFunction, functions}, []byte{secExport, functions + 5}
+	types, funcs, exports := []byte{secType, functions + 1}, []byte{secFunction, functions}, []byte{secExport, functions + 5}
 	for n, s := range signatures {
 		types = append(append(types, typeFunc, byte(len(s.params))), s.params...)
 		types = append(append(types, byte(len(s.results))), s.results...)
 		funcs = append(funcs, byte(n))
 		exports = append(exports, 1, '0'+byte(n), 0, byte(n))
 	}
+	types = append(types, typeFunc, 2, typeI32, typeI64, 2, typeI64, typeI32)
 	exports = append(exports, 1, 'm', 2, 0)
 	globals := []byte{secGlobal, 4}
 	for n, typ := range valueTypes {
 		globals = append(append(append(globals, typ, 1), constant(typ, byte(n))...), opEnd)
 		exports = append(exports, 1, 'a'+byte(n), 3, byte(n))
 	}
-	elements := []byte{secElement, 1, 0, opI32Const, 0, opEnd, functions}
+	elements := []byte{secElement, 2, 0, opI32Const, 0, opEnd, functions}
 	for n := range byte(functions) {
 		elements = append(elements, n)
 	}
+	elements = append(elements, 1, 0, 4, 1, 0, 3, 2) // a passive one of four
 	code := []byte{secCode, functions}
 	for _, s := range signatures {
 		code = appendSized(code, g.function(s.params, s.results))
 	}
-	data := append([]byte{secData, 1, 0, opI32Const, 16, opEnd, 8}, "whatever"...)
-	return build(types, funcs, []byte{4, 1, 0x70, 0, 8}, []byte{5, 1, 1, 1, 3}, globals, exports, elements, code, data)
+	data := append([]byte{secData, 2, 0, opI32Const, 16, opEnd, 8}, "whatever"...)
+	data = append(append(data, 1, 40), "a segment that is put nowhere by itself."...)
+	tables := []byte{secTable, 2, typeFuncref, 0, 8, typeFuncref, 1, 3, 20}
+	return build(types, funcs, tables, []byte{5, 1, 1, 1, 3}, globals, exports, elements, []byte{secCount, 2}, code, data)
 }
 
 func constant(typ, n byte) []byte {
@@ -87,11 +95,11 @@ func (g *generator) function(params, results []byte) []byte {
 	g.locals = append(append([]byte{}, params...), valueTypes...)
 	g.labels = []byte{0}
 	if len(results) > 0 {
-		g.labels[0] = results[0]
+		g.labels[0] = several
 	}
 	g.statements(4)
-	if len(results) > 0 {
-		g.value(results[0], 4)
+	for _, typ := range results {
+		g.value(typ, 4)
 	}
 	g.op(opEnd)
 	out := []byte{4}
@@ -153,14 +161,7 @@ func (g *generator) statement(depth int) {
 	case 9:
 		g.call(g.pick(functions), depth-1, true)
 	case 10:
-		g.value(typeI32, depth-1)
-		g.value(typeI32, depth-1)
-		g.value(typeI32, depth-1)
-		if g.pick(2) == 0 {
-			g.op(opMisc, miscMemoryFill, 0)
-		} else {
-			g.op(opMisc, miscMemoryCopy, 0, 0)
-		}
+		g.move(depth - 1)
 	case 11:
 		g.indirect(depth - 1)
 	case 12:
@@ -174,8 +175,8 @@ func (g *generator) statement(depth int) {
 	case 13:
 		g.value(typeI32, depth-1)
 		g.block(opIf, 0, func() {
-			if len(g.results) > 0 {
-				g.value(g.results[0], depth-1)
+			for _, typ := range g.results {
+				g.value(typ, depth-1)
 			}
 			g.op(opReturn)
 		})
@@ -184,26 +185,84 @@ func (g *generator) statement(depth int) {
 		case 0:
 			g.value(typeI32, depth-1)
 			g.block(opIf, 0, func() { g.op(0x00) }) // unreachable
-		case 1: // table.fill
-			g.value(typeI32, depth-1)
-			g.op(opRefFunc, byte(g.pick(functions)))
-			g.value(typeI32, depth-1)
-			g.op(opMisc, miscTableFill, 0)
-		case 2: // table.copy
-			g.value(typeI32, depth-1)
-			g.value(typeI32, depth-1)
-			g.value(typeI32, depth-1)
-			g.op(opMisc, miscTableCopy, 0, 0)
-		case 3: // table.grow, by little
-			g.op(opRefNull, 0x70)
-			g.value(typeI32, depth-1)
-			g.op(opI32Const, 3, 0x71) // and
-			g.op(opMisc, miscTableGrow, 0, 0x1a)
+		case 1:
+			g.op(opMisc, []byte{miscDataDrop, miscElemDrop}[g.pick(2)], byte(g.pick(2)))
+		default:
+			g.swap(depth - 1)
 		}
 	default:
 		g.value(valueTypes[g.pick(4)], depth-1)
 		g.op(0x1a)
 	}
+}
+
+// move adds an instruction that does as much as its operands say, often within bounds.
+func (g *generator) move(depth int) {
+	operand := func() {
+		g.value(typeI32, depth)
+		if g.pick(4) > 0 {
+			g.op(opI32Const, 7, 0x71) // and
+		}
+	}
+	reference := func() {
+		if n := g.pick(functions + 1); n < functions {
+			g.op(opRefFunc, byte(n))
+		} else {
+			g.op(opRefNull, typeFuncref)
+		}
+	}
+	first, second := byte(g.pick(2)), byte(g.pick(2))
+	switch sub := miscMemoryInit + g.byte()%(miscTableFill-miscMemoryInit+1); sub {
+	case miscTableGrow: // by little, of a table that has no bound
+		reference()
+		g.value(typeI32, depth)
+		g.op(opI32Const, 3, 0x71)
+		g.op(opMisc, sub, first, 0x1a)
+	case miscTableSize:
+		g.op(opMisc, sub, first, opGlobalSet, 0)
+	case miscTableFill:
+		operand()
+		reference()
+		operand()
+		g.op(opMisc, sub, first)
+	case miscMemoryFill, miscDataDrop, miscElemDrop:
+		operand()
+		g.value(typeI32, depth)
+		operand()
+		g.op(opMisc, miscMemoryFill, 0)
+	default: // the second is a memory, which is 0, or a table
+		operand()
+		operand()
+		operand()
+		switch sub {
+		case miscMemoryCopy:
+			first, second = 0, 0
+		case miscMemoryInit:
+			second = 0
+		}
+		g.op(opMisc, sub, first, second)
+	}
+}
+
+// swap adds a block or a loop that takes two values and leaves two.
+func (g *generator) swap(depth int) {
+	g.value(typeI32, depth)
+	g.value(typeI64, depth)
+	op := []byte{opBlock, opLoop}[g.pick(2)]
+	g.op(op, typeSwap)
+	g.labels = append(g.labels, several)
+	g.op(0x1a, 0x1a)
+	g.statements(depth)
+	if op == opLoop {
+		g.value(typeI32, depth)
+		g.value(typeI64, depth)
+		g.value(typeI32, depth)
+		g.op(opBrIf, 0, 0x1a, 0x1a)
+	}
+	g.value(typeI64, depth)
+	g.value(typeI32, depth)
+	g.labels = g.labels[:len(g.labels)-1]
+	g.op(opEnd, opGlobalSet, 0, opGlobalSet, 1)
 }
 
 // branch leaves one of the open blocks that take nothing, on a condition.
@@ -238,8 +297,10 @@ func (g *generator) call(n, depth int, drop bool) {
 		g.value(p, depth)
 	}
 	g.op(opCall, byte(n))
-	if drop && len(s.results) > 0 {
-		g.op(0x1a)
+	for range s.results {
+		if drop {
+			g.op(0x1a)
+		}
 	}
 }
 
@@ -251,7 +312,7 @@ func (g *generator) indirect(depth int) {
 	g.value(typeI32, depth)
 	g.op(opI32Const, 7, 0x71) // and: an entry, an empty one, or one of another type
 	g.op(opCallIndirect, byte(n), 0)
-	if len(signatures[n].results) > 0 {
+	for range signatures[n].results {
 		g.op(0x1a)
 	}
 }
@@ -314,7 +375,7 @@ func (g *generator) value(typ byte, depth int) {
 		}
 	case 7:
 		for n, s := range signatures {
-			if len(s.results) > 0 && s.results[0] == typ {
+			if len(s.results) == 1 && s.results[0] == typ {
 				g.call(n, depth-1, false)
 				return
 			}

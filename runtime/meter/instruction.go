@@ -53,7 +53,8 @@ type instruction struct {
 	at, end int    // where it is in the bytes that are read
 	op      byte   // the first byte
 	sub     uint32 // behind opMisc and opVector
-	index   uint32 // of a call, a global, a local, a function reference, or the type of a call_indirect
+	second  uint32 // what follows index behind opMisc: a table, or the memory, which is 0
+	index   uint32 // of a call, a global, a local, a function reference, the type of a call_indirect, or what comes first behind opMisc
 	typed   bool   // a block whose type is index
 }
 
@@ -96,7 +97,7 @@ func (r *reader) next() (i instruction, err error) {
 		r.skip(8)
 	case op == opMisc:
 		i.sub = r.u32()
-		r.miscArguments(i.sub)
+		i.index, i.second = r.miscArguments(i.sub)
 	case op == opVector:
 		i.sub = r.u32()
 		r.vectorArguments(i.sub)
@@ -120,17 +121,31 @@ func (r *reader) memoryArgument() {
 	r.skipLEB(5)
 }
 
-func (r *reader) miscArguments(sub uint32) {
+func (r *reader) miscArguments(sub uint32) (first, second uint32) {
 	switch {
 	case sub <= 7: // saturating conversions
-	case sub == miscMemoryInit, sub == miscMemoryCopy, sub == miscTableInit, sub == miscTableCopy:
-		r.u32()
-		r.u32()
+	case sub == miscMemoryInit:
+		return r.u32(), r.memory()
+	case sub == miscMemoryCopy:
+		return r.memory(), r.memory()
+	case sub == miscMemoryFill:
+		return r.memory(), 0
+	case sub == miscTableInit, sub == miscTableCopy:
+		return r.u32(), r.u32()
 	case sub >= miscDataDrop && sub <= miscTableFill:
-		r.u32()
+		return r.u32(), 0
 	default:
 		r.fail(fmt.Errorf("instruction 0xfc %d is not of WebAssembly 2.0", sub))
 	}
+	return 0, 0
+}
+
+// memory reads the memory that an instruction is for. There is but one.
+func (r *reader) memory() uint32 {
+	if b := r.byte(); b != 0 {
+		r.fail(fmt.Errorf("memory %d is not of WebAssembly 2.0", b))
+	}
+	return 0
 }
 
 func (r *reader) vectorArguments(sub uint32) {

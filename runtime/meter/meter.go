@@ -7,7 +7,7 @@ import (
 )
 
 // Version is that of the rewriting: code that another version has compiled is not this one's.
-const Version = 2
+const Version = 3
 
 // What a rewritten module imports: a function of the type (i64) -> (i64), which is called with what is left, at most
 // nothing, and returns what the guest may use up until the next call.
@@ -21,9 +21,12 @@ const (
 const (
 	// leafMost is what a function without loops and calls may cost to be charged where it is called.
 	leafMost = 32
-	// pieceBytes is how much memory is moved between two charges, bytesPerUnit how much of it for one unit.
-	pieceBytes   = 64 << 10
-	bytesPerUnit = 16
+	// pieceBytes is how much memory is moved between two charges, and pieceElements how many elements of tables, of eight bytes each.
+	// One unit is for 16 bytes, or two elements.
+	pieceBytes, bytesShift       = 64 << 10, 4
+	pieceElements, elementsShift = pieceBytes / 8, 1
+	// pieceCost is what a piece costs by itself.
+	pieceCost = 16
 	// maxFunctions bounds what a module may have, so that an index never needs more than 32 bits.
 	maxFunctions = 1 << 24
 )
@@ -51,6 +54,7 @@ const (
 	secType     = 1
 	secImport   = 2
 	secFunction = 3
+	secTable    = 4
 	secGlobal   = 6
 	secExport   = 7
 	secStart    = 8
@@ -61,7 +65,7 @@ const (
 )
 
 // order is where a section stands.
-var order = map[byte]int{secType: 1, secImport: 2, secFunction: 3, 4: 4, 5: 5, secGlobal: 6, secExport: 7, secStart: 8, secElement: 9, secCount: 10, secCode: 11, secData: 12}
+var order = map[byte]int{secType: 1, secImport: 2, secFunction: 3, secTable: 4, 5: 5, secGlobal: 6, secExport: 7, secStart: 8, secElement: 9, secCount: 10, secCode: 11, secData: 12}
 
 // section is one as it was read.
 type section struct {
@@ -77,8 +81,12 @@ type module struct {
 	importedFuncs   uint32
 	importedGlobals uint32
 	types           []uint32 // of each function, imported ones first
+	tables          []byte   // what each holds, imported ones first
 	globals         uint32   // imported ones, too
 	functions       []function
+	pieces          []piece // what has to be done in pieces
+	pieceAt         map[piece]uint32
+	data            dataMoves
 }
 
 func parse(raw []byte) (*module, error) {
@@ -86,7 +94,7 @@ func parse(raw []byte) (*module, error) {
 	if !ok {
 		return nil, errors.New("it does not begin as a core module of version 1 does")
 	}
-	m := &module{}
+	m := &module{pieceAt: map[piece]uint32{}}
 	last := 0
 	for r := (&reader{bytes: rest}); r.more(); {
 		id := r.byte()
@@ -125,11 +133,18 @@ func (m *module) read(id byte, r *reader) error {
 				return err
 			}
 		}
+	case secTable:
+		for range r.count() {
+			m.tables = append(m.tables, r.byte())
+			r.limits()
+		}
 	case secGlobal:
 		m.globals += r.count()
 		return r.err
 	case secCode:
 		return m.readCode(r)
+	case secData:
+		return m.readData(r)
 	default:
 		return nil
 	}
@@ -192,7 +207,7 @@ func (m *module) readImports(r *reader) error {
 			}
 			m.importedFuncs++
 		case 1:
-			r.byte()
+			m.tables = append(m.tables, r.byte())
 			r.limits()
 		case 2:
 			r.limits()
@@ -207,14 +222,15 @@ func (m *module) readImports(r *reader) error {
 	return r.whole()
 }
 
-// limits passes the size of a table or memory.
-func (r *reader) limits() {
+// limits reads the size of a table or memory. One without a bound may have as much as an index can name.
+func (r *reader) limits() (least, most uint32) {
 	flags := r.byte()
 	if flags > 1 {
 		r.fail(fmt.Errorf("limits with the flags %#x are not of WebAssembly 2.0", flags))
 	}
-	r.u32()
+	least, most = r.u32(), 1<<32-1
 	if flags == 1 {
-		r.u32()
+		most = r.u32()
 	}
+	return least, most
 }

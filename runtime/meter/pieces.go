@@ -1,25 +1,105 @@
 package meter
 
-// Functions that do in pieces what one instruction does, and charge for each piece. They are put behind the module's own. What is out of
-// bounds is left to the instruction, which traps before it moves anything.
+import (
+	"fmt"
+	"slices"
+)
 
-// hasPieces says whether the module moves memory at all.
-func (m *module) hasPieces() bool {
-	for n := range m.functions {
-		for _, i := range m.functions[n].moves {
-			if i.sub == miscMemoryFill || i.sub == miscMemoryCopy {
-				return true
-			}
+// piece is an instruction that moves as much as its operands say, and with what it does so. A function behind the module's own does it in
+// pieces, and charges for each of them. What is out of bounds is left to the instruction, which traps before it moves anything.
+type piece struct {
+	sub           uint32
+	first, second uint32 // a memory, tables, or a segment and where it goes
+	what          byte   // the type of the second operand
+}
+
+const typeFuncref, typeExternref = 0x70, 0x6f
+
+// pieceTypes are the types that the second operand can have. The first and the third are numbers.
+var pieceTypes = []byte{typeI32, typeFuncref, typeExternref}
+
+// needPiece sees to it that there is a function for what an instruction does. table.grow can't be done in pieces: it does all, or nothing.
+func (m *module) needPiece(i instruction) error {
+	if i.sub == miscTableGrow {
+		return nil
+	}
+	p := m.piece(i)
+	if !slices.Contains(pieceTypes, p.what) {
+		return fmt.Errorf("there is no table %d for references", i.index)
+	}
+	if _, known := m.pieceAt[p]; !known {
+		m.pieceAt[p] = uint32(len(m.pieces))
+		m.pieces = append(m.pieces, p)
+	}
+	return nil
+}
+
+func (m *module) piece(i instruction) piece {
+	p := piece{i.sub, i.index, i.second, typeI32}
+	if i.sub == miscTableFill {
+		p.what = 0
+		if uint64(i.index) < uint64(len(m.tables)) {
+			p.what = m.tables[i.index]
 		}
 	}
-	return false
+	return p
 }
 
-// code writes instructions.
-type code struct {
-	bytes []byte
-	m     *module
+// inPieces is the function that does in pieces what an instruction does.
+func (m *module) inPieces(i instruction) uint32 {
+	return uint32(len(m.types)) + 1 + m.pieceAt[m.piece(i)]
 }
+
+// The parameters of such a function, and its own locals.
+const (
+	argTo, argWhat, argLength uint32 = 0, 1, 2
+	ownPiece, ownLeft         uint32 = 3, 4
+)
+
+// function returns the code.
+func (p piece) function(m *module) []byte {
+	c := &code{m: m, piece: p, bytes: []byte{2, 1, typeI32, 1, typeI64}}
+	c.checkBounds()
+	switch p.sub {
+	case miscMemoryCopy, miscTableCopy: // what comes first is not overwritten before it is read
+		c.get(argTo)
+		c.get(argWhat)
+		c.op(i32LeU)
+		c.op(opIf, blockEmpty)
+		c.forwards(true)
+		c.op(opElse)
+		c.backwards()
+		c.op(opEnd)
+	case miscMemoryInit, miscTableInit:
+		c.forwards(true)
+	default:
+		c.forwards(false)
+	}
+	c.op(opEnd)
+	return c.bytes
+}
+
+// code writes the instructions of such a function.
+type code struct {
+	m     *module
+	piece piece
+	bytes []byte
+}
+
+const (
+	i32Add    = 0x6a
+	i32Sub    = 0x6b
+	i32Or     = 0x72
+	i32LtU    = 0x49
+	i32LeU    = 0x4d
+	i32ShrU   = 0x76
+	i64Add    = 0x7c
+	i64Shl    = 0x86
+	i64GtU    = 0x56
+	i64Extend = 0xad // of an unsigned i32
+	opSelect  = 0x1b
+	opBrIf    = 0x0d
+)
 
 func (c *code) op(b ...byte)     { c.bytes = append(c.bytes, b...) }
 func (c *code) get(local uint32) { c.bytes = appendU32(append(c.bytes, opLocalGet), local) }
@@ -27,81 +107,108 @@ func (c *code) set(local uint32) { c.bytes = appendU32(append(c.bytes, opLocalSe
 func (c *code) i32(n int32)      { c.bytes = appendS64(append(c.bytes, opI32Const), int64(n)) }
 func (c *code) i64(n int64)      { c.bytes = appendS64(append(c.bytes, opI64Const), n) }
 func (c *code) add(a, b uint32)  { c.get(a); c.get(b); c.op(i32Add) }
-func (c *code) misc(sub uint32, b ...byte) {
-	c.bytes = append(appendU32(append(c.bytes, opMisc), sub), b...)
+
+// misc appends an instruction behind opMisc.
+func (c *code) misc(sub uint32, arguments ...uint32) {
+	c.bytes = appendU32(append(c.bytes, opMisc), sub)
+	for _, a := range arguments {
+		c.bytes = appendU32(c.bytes, a)
+	}
 }
 
-const (
-	i32Add    = 0x6a
-	i32Sub    = 0x6b
-	i32LtU    = 0x49
-	i32LeU    = 0x4d
-	i64Add    = 0x7c
-	i64Shl    = 0x86
-	i64GtU    = 0x56
-	i64Extend = 0xad // of an unsigned i32
-	i32ShrU   = 0x76
-	opSelect  = 0x1b
-	opBrIf    = 0x0d
-)
+// instruction appends that which is done in pieces.
+func (c *code) instruction() {
+	switch c.piece.sub {
+	case miscMemoryFill, miscTableFill:
+		c.misc(c.piece.sub, c.piece.first)
+	case miscMemoryInit:
+		c.misc(c.piece.sub, c.m.data.moved(c.piece.first), c.piece.second)
+	default:
+		c.misc(c.piece.sub, c.piece.first, c.piece.second)
+	}
+}
 
-// The parameters of memory.fill and memory.copy, and the functions' own locals.
-const (
-	argTo, argWhat, argLength uint32 = 0, 1, 2
-	ownPiece, ownLeft         uint32 = 3, 4
-)
+func (c *code) tables() bool { return c.piece.sub >= miscTableInit }
 
-// fill is memory.fill in pieces.
-func (m *module) fill() []byte {
-	c := m.newPieces()
-	c.outOfBounds(argTo)
+// checkBounds has the instruction trap where it would.
+func (c *code) checkBounds() {
+	to := c.piece.first
+	if c.piece.sub == miscTableInit {
+		to = c.piece.second
+	}
+	c.outOfBounds(argTo, func() { c.sizeOf(to) })
+	switch c.piece.sub {
+	case miscMemoryCopy:
+		c.outOfBounds(argWhat, func() { c.sizeOf(0) })
+		c.op(i32Or)
+	case miscTableCopy:
+		c.outOfBounds(argWhat, func() { c.sizeOf(c.piece.second) })
+		c.op(i32Or)
+	case miscMemoryInit, miscTableInit: // no segment is as long
+		c.outOfBounds(argWhat, func() { c.i64(1<<32 - 1) })
+		c.op(i32Or)
+	}
 	c.op(opIf, blockEmpty)
 	c.get(argTo)
 	c.get(argWhat)
 	c.get(argLength)
-	c.misc(miscMemoryFill, 0)
+	c.instruction()
 	c.op(opEnd)
+	if c.piece.sub == miscMemoryInit || c.piece.sub == miscTableInit {
+		// Nothing says how long a segment is, but to take nothing from behind its end traps.
+		c.i32(0)
+		c.add(argWhat, argLength)
+		c.i32(0)
+		c.instruction()
+	}
+}
+
+// outOfBounds leaves whether length bytes or elements from there on are not all there.
+func (c *code) outOfBounds(from uint32, size func()) {
+	c.get(from)
+	c.op(i64Extend)
+	c.get(argLength)
+	c.op(i64Extend, i64Add)
+	size()
+	c.op(i64GtU)
+}
+
+// sizeOf leaves the size of a table, or of the memory.
+func (c *code) sizeOf(table uint32) {
+	if c.tables() {
+		c.misc(miscTableSize, table)
+		c.op(i64Extend)
+		return
+	}
+	c.op(opMemorySize, 0, i64Extend)
+	c.i64(16)
+	c.op(i64Shl)
+}
+
+// forwards does it from the beginning. What is moved comes from further on each time, and what is filled in stays the same.
+func (c *code) forwards(moved bool) {
 	c.op(opLoop, blockEmpty)
 	c.nextPiece()
 	c.get(argTo)
 	c.get(argWhat)
 	c.get(ownPiece)
-	c.misc(miscMemoryFill, 0)
+	c.instruction()
 	c.add(argTo, ownPiece)
 	c.set(argTo)
-	c.again()
-	return c.end()
+	if moved {
+		c.add(argWhat, ownPiece)
+		c.set(argWhat)
+	}
+	c.get(argLength)
+	c.get(ownPiece)
+	c.op(i32Sub)
+	c.bytes = appendU32(append(c.bytes, opLocalTee), argLength)
+	c.op(opBrIf, 0, opEnd)
 }
 
-// copy is memory.copy in pieces: those that come first are not overwritten before they are read.
-func (m *module) copy() []byte {
-	c := m.newPieces()
-	c.outOfBounds(argTo)
-	c.outOfBounds(argWhat)
-	c.op(0x72) // i32.or
-	c.op(opIf, blockEmpty)
-	c.get(argTo)
-	c.get(argWhat)
-	c.get(argLength)
-	c.misc(miscMemoryCopy, 0, 0)
-	c.op(opEnd)
-	c.get(argTo)
-	c.get(argWhat)
-	c.op(i32LeU)
-	c.op(opIf, blockEmpty)
-	c.op(opLoop, blockEmpty) // forwards
-	c.nextPiece()
-	c.get(argTo)
-	c.get(argWhat)
-	c.get(ownPiece)
-	c.misc(miscMemoryCopy, 0, 0)
-	c.add(argTo, ownPiece)
-	c.set(argTo)
-	c.add(argWhat, ownPiece)
-	c.set(argWhat)
-	c.again()
-	c.op(opElse)
-	c.op(opLoop, blockEmpty) // backwards
+// backwards does it from the end.
+func (c *code) backwards() {
+	c.op(opLoop, blockEmpty)
 	c.nextPiece()
 	c.get(argLength)
 	c.get(ownPiece)
@@ -110,57 +217,28 @@ func (m *module) copy() []byte {
 	c.add(argTo, argLength)
 	c.add(argWhat, argLength)
 	c.get(ownPiece)
-	c.misc(miscMemoryCopy, 0, 0)
+	c.instruction()
 	c.get(argLength)
-	c.op(opBrIf, 0)
-	c.op(opEnd)
-	c.op(opEnd)
-	return c.end()
-}
-
-// newPieces begins a function of three i32, with an i32 and an i64 of its own.
-func (m *module) newPieces() *code {
-	return &code{m: m, bytes: []byte{2, 1, typeI32, 1, typeI64}}
-}
-
-func (c *code) end() []byte {
-	c.op(opEnd)
-	return c.bytes
-}
-
-// outOfBounds leaves whether length bytes from there on are not all in the memory.
-func (c *code) outOfBounds(from uint32) {
-	c.get(from)
-	c.op(i64Extend)
-	c.get(argLength)
-	c.op(i64Extend, i64Add, opMemorySize, 0, i64Extend)
-	c.i64(16)
-	c.op(i64Shl, i64GtU)
+	c.op(opBrIf, 0, opEnd)
 }
 
 // nextPiece sets how long the next piece is, and charges for it.
 func (c *code) nextPiece() {
+	most, shift := int32(pieceBytes), int32(bytesShift)
+	if c.tables() {
+		most, shift = pieceElements, elementsShift
+	}
 	c.get(argLength)
-	c.i32(pieceBytes)
+	c.i32(most)
 	c.get(argLength)
-	c.i32(pieceBytes)
+	c.i32(most)
 	c.op(i32LtU, opSelect)
 	c.set(ownPiece)
 	c.bytes = appendU32(append(c.bytes, opGlobalGet), c.m.counter())
 	c.get(ownPiece)
-	c.i32(4) // bytesPerUnit is 16
+	c.i32(shift)
 	c.op(i32ShrU)
-	c.i32(16) // what the piece costs by itself
+	c.i32(pieceCost)
 	c.op(i32Add, i64Extend, opI64Sub)
 	c.bytes = c.m.appendPay(c.bytes, ownLeft)
-}
-
-// again takes the piece off the length, and ends the loop when nothing is left.
-func (c *code) again() {
-	c.get(argLength)
-	c.get(ownPiece)
-	c.op(i32Sub)
-	c.bytes = appendU32(append(c.bytes, opLocalTee), argLength)
-	c.op(opBrIf, 0)
-	c.op(opEnd)
 }

@@ -3,6 +3,7 @@ package meter
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -43,6 +44,8 @@ func TestMeteredModulesDoWhatTheyDid(t *testing.T) {
 type pair struct {
 	plain, metered wazero.Runtime
 	left           int64 // of what the metered one may use
+	given          int64 // of it, at the last call
+	quanta         *rand.Rand
 }
 
 var errUsedUp = errors.New("used up")
@@ -55,10 +58,11 @@ func newPair(t testing.TB) *pair {
 	t.Cleanup(func() { _ = errors.Join(s.plain.Close(ctx), s.metered.Close(ctx)) })
 	i64 := []api.ValueType{api.ValueTypeI64}
 	_, err := s.metered.NewHostModuleBuilder(HostModule).NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(_ context.Context, _ api.Module, stack []uint64) {
-		if s.left -= 500 - int64(stack[0]); s.left < 0 {
+		if s.left -= s.given - int64(stack[0]); s.left < 0 {
 			panic(errUsedUp)
 		}
-		stack[0] = 500
+		s.given = s.quanta.Int64N(1 << s.quanta.IntN(10)) // it may end with any of them, and be called at each charge
+		stack[0] = uint64(s.given)
 	}), i64, i64).Export(HostRefill).Instantiate(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +76,7 @@ func (s *pair) compare(t *testing.T, choices []byte) (ended int) {
 	wasm := generate(choices)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
+	s.given, s.quanta = 0, rand.New(rand.NewChaCha8(sha256.Sum256(choices)))
 	config := wazero.NewModuleConfig().WithName("")
 	plain, err := s.plain.InstantiateWithConfig(ctx, wasm, config)
 	if err != nil {
@@ -87,7 +92,7 @@ func (s *pair) compare(t *testing.T, choices []byte) (ended int) {
 		t.Fatal(err)
 	}
 	defer func() { _ = metered.Close(ctx) }()
-	args := [][]uint64{{3, 1 << 40}, {}, {0x4009000000000000}, {1 << 33, 5, 0x3f800000}, {7}}
+	args := [][]uint64{{3, 1 << 40}, {}, {0x4009000000000000}, {1 << 33, 5, 0x3f800000}, {7}, {0x40000000, 1}}
 	for n := range functions {
 		s.left = 100_000
 		name := fmt.Sprint(n)

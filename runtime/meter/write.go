@@ -1,6 +1,9 @@
 package meter
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // write returns the module as it is after the rewriting.
 func (m *module) write() ([]byte, error) {
@@ -69,7 +72,9 @@ func (m *module) section(s section) ([]byte, error) {
 	case secElement:
 		return m.elements(r)
 	case secData:
-		return s.body, m.checkData(r)
+		return m.writeData(s.body)
+	case secCount:
+		return appendU32(nil, m.data.moved(r.u32())), r.whole()
 	case secCode:
 		return m.code(), nil
 	}
@@ -86,9 +91,13 @@ func (m *module) rewritten(id byte, body []byte) []byte {
 	rest := body[r.at:]
 	types := uint32(len(m.params))
 	switch id {
-	case secType: // of the host's function, and of those that move in pieces
-		out := append(appendU32(nil, n+2), rest...)
-		return append(out, typeFunc, 1, typeI64, 1, typeI64, typeFunc, 3, typeI32, typeI32, typeI32, 0)
+	case secType: // of the host's function, and of those that do something in pieces
+		out := append(appendU32(nil, n+1+uint32(len(pieceTypes))), rest...)
+		out = append(out, typeFunc, 1, typeI64, 1, typeI64)
+		for _, what := range pieceTypes {
+			out = append(out, typeFunc, 3, typeI32, what, typeI32, 0)
+		}
+		return out
 	case secImport:
 		out := append(appendU32(nil, n+1), rest...)
 		out = appendSized(appendSized(out, []byte(HostModule)), []byte(HostRefill))
@@ -100,11 +109,11 @@ func (m *module) rewritten(id byte, body []byte) []byte {
 		out := append(appendU32(nil, n+1), rest...)
 		return appendU32(append(appendSized(out, []byte(Counter)), 3), m.counter())
 	default: // of functions
-		if !m.hasPieces() {
-			return body
+		out := append(appendU32(nil, n+uint32(len(m.pieces))), rest...)
+		for _, p := range m.pieces {
+			out = appendU32(out, types+1+uint32(slices.Index(pieceTypes, p.what)))
 		}
-		out := append(appendU32(nil, n+2), rest...)
-		return appendU32(appendU32(out, types+1), types+1)
+		return out
 	}
 }
 
@@ -120,26 +129,6 @@ func (m *module) moveGlobals(r *reader) ([]byte, error) {
 		}
 	}
 	return out, r.whole()
-}
-
-// checkData refuses globals that the module does not have.
-func (m *module) checkData(r *reader) error {
-	for range r.count() {
-		flags := r.u32()
-		if flags > 2 && r.err == nil {
-			return fmt.Errorf("a data segment with the flags %d is not of WebAssembly 2.0", flags)
-		}
-		if flags == 2 {
-			r.u32() // the memory
-		}
-		if flags != 1 {
-			if _, err := m.expression(nil, r); err != nil {
-				return err
-			}
-		}
-		r.skipName()
-	}
-	return r.whole()
 }
 
 func (m *module) exports(r *reader) ([]byte, error) {
@@ -168,33 +157,48 @@ func (m *module) exports(r *reader) ([]byte, error) {
 	return out, r.whole()
 }
 
-// elements moves the functions in element segments (WebAssembly 2.0, section 5.5.12).
+// segment is the head of an element segment (WebAssembly 2.0, section 5.5.12). Declarative ones count as passive.
+type segment struct {
+	flags                          uint32
+	passive, explicit, expressions bool
+	table                          uint32
+}
+
+func (r *reader) segment() segment {
+	flags := r.u32()
+	if flags > 7 {
+		r.fail(fmt.Errorf("an element segment with the flags %d is not of WebAssembly 2.0", flags))
+	}
+	s := segment{flags: flags, passive: flags&1 != 0, explicit: flags&2 != 0, expressions: flags&4 != 0}
+	if s.explicit && !s.passive {
+		s.table = r.u32()
+	}
+	return s
+}
+
+// elements moves the functions in element segments.
 func (m *module) elements(r *reader) ([]byte, error) {
 	n := r.count()
 	out := appendU32(nil, n)
 	for range n {
-		flags := r.u32()
-		if flags > 7 && r.err == nil {
-			return nil, fmt.Errorf("an element segment with the flags %d is not of WebAssembly 2.0", flags)
-		}
-		out = appendU32(out, flags)
-		passive, explicit, expressions := flags&1 != 0, flags&2 != 0, flags&4 != 0
-		if !passive {
-			if explicit {
-				out = appendU32(out, r.u32()) // the table
+		s := r.segment()
+		out = appendU32(out, s.flags)
+		if !s.passive {
+			if s.explicit {
+				out = appendU32(out, s.table)
 			}
 			var err error
 			if out, err = m.expression(out, r); err != nil {
 				return nil, err
 			}
 		}
-		if passive || explicit {
+		if s.passive || s.explicit {
 			out = append(out, r.byte()) // the kind, or type
 		}
 		count := r.count()
 		out = appendU32(out, count)
 		for range count {
-			if expressions {
+			if s.expressions {
 				var err error
 				if out, err = m.expression(out, r); err != nil {
 					return nil, err
@@ -233,19 +237,14 @@ func (m *module) expression(to []byte, r *reader) ([]byte, error) {
 }
 
 func (m *module) code() []byte {
-	pieces := m.hasPieces()
-	n := uint32(len(m.functions))
-	if pieces {
-		n += 2
-	}
-	out := appendU32(nil, n)
+	out := appendU32(nil, uint32(len(m.functions)+len(m.pieces)))
 	var body []byte
 	for at := range m.functions {
 		body = m.functions[at].write(body[:0], m)
 		out = appendSized(out, body)
 	}
-	if pieces {
-		out = appendSized(appendSized(out, m.fill()), m.copy())
+	for _, p := range m.pieces {
+		out = appendSized(out, p.function(m))
 	}
 	return out
 }
