@@ -58,9 +58,17 @@ func (s *session) next(f *facts) []*pb.ReportStatusRequest {
 	return msgs
 }
 
-// heartbeat says that nothing has changed since what the voter was told.
-func (s *session) heartbeat(load *pb.NodeLoad) *pb.ReportStatusRequest {
-	return &pb.ReportStatusRequest{NodeId: s.nodeID, BootId: s.bootID, AfterSeq: s.told, Seq: s.told, Load: load}
+// heartbeat says that nothing has changed since what the voter was told, save for how the node fares and what instances have
+// used, which are no changes of records. Those that are many come in several messages.
+func (s *session) heartbeat(load *pb.NodeLoad, usages []*pb.InstanceUsage) []*pb.ReportStatusRequest {
+	var msgs []*pb.ReportStatusRequest
+	for {
+		n := min(s.most, len(usages))
+		msgs = append(msgs, &pb.ReportStatusRequest{NodeId: s.nodeID, BootId: s.bootID, AfterSeq: s.told, Seq: s.told, Load: load, Usages: usages[:n]})
+		if usages, load = usages[n:], nil; len(usages) == 0 {
+			return msgs
+		}
+	}
 }
 
 // acked takes an acknowledgement. An error means that voter and agent do not mean the same, and only

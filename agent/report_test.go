@@ -59,7 +59,8 @@ func exchange(t *rapid.T, f *facts, s *session, voter *replica, count *int, budg
 			queue = append(queue, s.next(f)...)
 		case "heartbeat":
 			if s.told > 0 { // the reporter sends none before the first report
-				queue = append(queue, s.heartbeat(f.load().message()))
+				usages := make([]*pb.InstanceUsage, rapid.IntRange(0, 3*s.most).Draw(t, "usages"))
+				queue = append(queue, s.heartbeat(f.load().message(), usages)...)
 			}
 		case "apply":
 			if len(queue) > 0 {

@@ -187,7 +187,7 @@ func (s *reportStream) report(ctx context.Context) (greeted bool, err error) {
 
 // converse goes on with a stream whose hello was answered, until it breaks.
 func (s *reportStream) converse(ctx context.Context, stream reportClient, sess *session, in incoming, patience *time.Timer) error {
-	facts := s.agent.facts
+	facts, told := s.agent.facts, toldUsages{}
 	heartbeat := time.NewTicker(heartbeatEvery)
 	defer heartbeat.Stop()
 	for {
@@ -214,11 +214,13 @@ func (s *reportStream) converse(ctx context.Context, stream reportClient, sess *
 			}
 			s.note(true, sess.seen)
 		case <-heartbeat.C:
-			if !sess.waits { // else it runs already
-				patience.Reset(ackTimeout)
-			}
-			if err := s.send(stream, sess.heartbeat(s.agent.vitals())); err != nil {
-				return in.reason(ctx, err)
+			for _, m := range sess.heartbeat(s.agent.vitals(), told.news(s.agent.running())) {
+				if !sess.waits { // else it runs already
+					patience.Reset(ackTimeout)
+				}
+				if err := s.send(stream, m); err != nil {
+					return in.reason(ctx, err)
+				}
 			}
 			if !sess.waits {
 				patience.Stop()

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
@@ -46,6 +47,11 @@ func (s *agentService) QueryInstance(ctx context.Context, req *pb.NodeAgentServi
 			return nil, err
 		}
 	}
+	for _, now := range s.agent.usagesOf([]*pb.Instance{rec}) {
+		if now.GetGeneration() == rec.GetGeneration() {
+			rec = fact.WithUsage(rec, now.GetUsage())
+		}
+	}
 	return &pb.NodeAgentServiceQueryInstanceResponse{Instance: rec}, nil
 }
 
@@ -69,7 +75,7 @@ func (s *agentService) ListInstances(req *pb.NodeAgentServiceListInstancesReques
 	}
 	page := first
 	for _, some := range pages(records) {
-		page.Instances = some
+		page.Instances, page.Usages = some, a.usagesOf(some)
 		if err := stream.Send(page); err != nil {
 			return fmt.Errorf("send a page of instances: %w", err)
 		}

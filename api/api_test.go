@@ -36,6 +36,7 @@ func TestShapesAreThoseOfTheContract(t *testing.T) {
 				MemoryLimitBytes: 64 << 20, Constraints: map[string]string{"disk": "ssd"},
 			},
 			NodeId: "n-1", NodeName: "a", Status: pb.InstanceStatus_INSTANCE_STATUS_CRASHED,
+			Usage:      &pb.Usage{CpuTime: durationpb.New(1234 * time.Millisecond), Fuel: 5_000_000_000, MemoryPeakBytes: 3 << 20},
 			Durability: pb.Durability_DURABILITY_LOCAL, CreatedAt: timestamppb.New(moment), StartedAt: timestamppb.New(moment),
 			FinishedAt: timestamppb.New(moment), Restarts: 3, Generation: 2, ExitCode: proto.Int32(3), LastError: "exit code 3",
 		}),
@@ -45,7 +46,7 @@ func TestShapesAreThoseOfTheContract(t *testing.T) {
 			NodeId: "n-1", Name: "a", GossipAddr: "10.0.0.5:7400", RpcAddr: "10.0.0.5:7401", HttpAddr: "10.0.0.5:7402",
 			Role: "leader", State: "alive", Instances: 2, Labels: map[string]string{"disk": "ssd"}, Version: "v1", CommittedMemoryBytes: 128 << 20,
 			CommittedCpuMillicores: 250, Limits: &pb.NodeLimits{MaxInstances: 10_000, MaxMemoryBytes: 8 << 30, MaxCpuMillicores: 2000},
-			Vitals: &pb.NodeVitals{CpuUsedCores: 0.25, CpuCores: 2, ResidentBytes: 90 << 20, UpFor: durationpb.New(time.Minute), Starts: 5, Crashes: 1},
+			Vitals: &pb.NodeVitals{CpuUsedCores: 0.25, CpuCores: 2, ResidentBytes: 90 << 20, UpFor: durationpb.New(time.Minute), Starts: 5, Crashes: 1, GuestCpuUsedCores: 0.2, GuestMemoryBytes: 20 << 20, GuestCpuTime: durationpb.New(3 * time.Second)},
 		}),
 		"status": FromStatus(&pb.GetClusterStatusResponse{
 			ClusterId: "c-1", ClusterName: "paris", LeaderId: "n-1", LeaderName: "a", Term: 4, Voters: []string{"a", "b", "c"},
@@ -58,7 +59,7 @@ func TestShapesAreThoseOfTheContract(t *testing.T) {
 		"history": FromHistory(&pb.GetHistoryResponse{
 			Period: durationpb.New(5 * time.Second), Window: durationpb.New(15 * time.Minute), Since: timestamppb.New(moment),
 			Samples: []*pb.HistorySample{
-				{Time: timestamppb.New(moment), Span: durationpb.New(5 * time.Second), Instances: map[string]uint32{"running": 3}, StartsPerSecond: 0.2, Calls: rates},
+				{Time: timestamppb.New(moment), Span: durationpb.New(5 * time.Second), Instances: map[string]uint32{"running": 3}, StartsPerSecond: 0.2, Calls: rates, GuestCpuUsedCores: 1.5},
 				{Time: timestamppb.New(moment), Span: durationpb.New(6 * time.Second)},
 			},
 		}),

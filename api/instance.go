@@ -43,6 +43,20 @@ type Instance struct {
 	RunTimeoutSeconds float64 `json:"run_timeout_seconds"`
 	// When the next restart is due; only while restarting.
 	RestartAt *time.Time `json:"restart_at"`
+	// What it has used, over all its restarts and nodes.
+	Usage Usage `json:"usage"`
+}
+
+// Usage is what one instance has used. Of one that runs it may be some seconds old.
+type Usage struct {
+	CPUSeconds float64 `json:"cpu_seconds"`
+	// Processors that it used on average over the last seconds: at most one.
+	CPUUsedCores float64 `json:"cpu_used_cores"`
+	// Units of metering: about an instruction each.
+	Fuel uint64 `json:"fuel"`
+	// Its linear memory now, and the most that it had.
+	MemoryBytes     uint64 `json:"memory_bytes"`
+	MemoryPeakBytes uint64 `json:"memory_peak_bytes"`
 }
 
 // RestartPolicy says when an instance that ended is started again.
@@ -94,6 +108,14 @@ func FromInstance(i *pb.Instance) Instance {
 		RunTimeoutSeconds: spec.GetRunTimeout().AsDuration().Seconds(),
 		OnPartition:       onPartition(spec.GetOnPartition()),
 		RestartAt:         timeOf(i.GetRestartAt()),
+		Usage:             fromUsage(i.GetUsage()),
+	}
+}
+
+func fromUsage(u *pb.Usage) Usage {
+	return Usage{
+		CPUSeconds: u.GetCpuTime().AsDuration().Seconds(), CPUUsedCores: u.GetCpuUsedCores(), Fuel: u.GetFuel(),
+		MemoryBytes: u.GetMemoryBytes(), MemoryPeakBytes: u.GetMemoryPeakBytes(),
 	}
 }
 

@@ -78,7 +78,7 @@ func TestEachWordForAStatusOrAnOrderIsUnderstood(t *testing.T) {
 			t.Errorf("%q is a status", word)
 		}
 	}
-	if len(Statuses()) != 6 || len(Sorts()) != 8 {
+	if len(Statuses()) != 6 || len(Sorts()) != 9 {
 		t.Errorf("statuses %v, orders %v", Statuses(), Sorts())
 	}
 }

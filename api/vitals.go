@@ -18,6 +18,10 @@ type Vitals struct {
 	UpSeconds float64 `json:"up_seconds"`
 	Starts    uint64  `json:"starts"`
 	Crashes   uint64  `json:"crashes"`
+	// Processors that its guests use, what linear memory they have, and for how long they have computed since the agent began.
+	GuestCPUUsedCores float64 `json:"guest_cpu_used_cores"`
+	GuestMemoryBytes  uint64  `json:"guest_memory_bytes"`
+	GuestCPUSeconds   float64 `json:"guest_cpu_seconds"`
 }
 
 func fromVitals(v *pb.NodeVitals) *Vitals {
@@ -27,6 +31,7 @@ func fromVitals(v *pb.NodeVitals) *Vitals {
 	return &Vitals{
 		CPUUsedCores: v.GetCpuUsedCores(), CPUCores: v.GetCpuCores(), ResidentBytes: v.GetResidentBytes(),
 		UpSeconds: v.GetUpFor().AsDuration().Seconds(), Starts: v.GetStarts(), Crashes: v.GetCrashes(),
+		GuestCPUUsedCores: v.GetGuestCpuUsedCores(), GuestMemoryBytes: v.GetGuestMemoryBytes(), GuestCPUSeconds: v.GetGuestCpuTime().AsDuration().Seconds(),
 	}
 }
 
@@ -75,6 +80,8 @@ type Sample struct {
 	CrashesPerSecond float64           `json:"crashes_per_second"`
 	// Of all providers together.
 	Calls CallRates `json:"calls"`
+	// Processors that guests of all nodes used.
+	GuestCPUUsedCores float64 `json:"guest_cpu_used_cores"`
 }
 
 // FromHistory returns the JSON shape of a history.
@@ -91,6 +98,7 @@ func FromHistory(h *pb.GetHistoryResponse) History {
 		shape.Samples = append(shape.Samples, Sample{
 			Time: timeOf(s.GetTime()), SpanSeconds: s.GetSpan().AsDuration().Seconds(), Instances: instances,
 			StartsPerSecond: s.GetStartsPerSecond(), CrashesPerSecond: s.GetCrashesPerSecond(), Calls: fromCallRates(s.GetCalls()),
+			GuestCPUUsedCores: s.GetGuestCpuUsedCores(),
 		})
 	}
 	return shape

@@ -59,6 +59,7 @@ func (s *Server) keepBoard(ctx context.Context) {
 			s.board.kept.Restart(time.Now())
 		}
 		s.board.mu.Unlock()
+		s.forgetUsages(voter)
 	}
 }
 

@@ -80,6 +80,7 @@ func (s *Server) pullCopies(ctx context.Context, voter cluster.Member, of []stri
 			return unowned, err
 		}
 		all = append(all, piece.GetInstances()...)
+		s.usages.hear(piece.GetUsages(), time.Now())
 		if piece.GetMore() {
 			continue
 		}
@@ -129,20 +130,21 @@ func (s *Server) ListCopies(req *pb.ListCopiesRequest, stream pb.ControlPlaneSer
 			continue
 		}
 		head := &pb.ListCopiesResponse{NodeId: id, BootId: at.BootID, Seq: at.Seq, SilentFor: durationpb.New(silent)}
-		if err := sendCopies(stream, head, all); err != nil {
+		if err := s.sendCopies(stream, head, all); err != nil {
 			return err
 		}
 	}
 	l, err := s.leading()
 	settled := err == nil && !l.recovering()
-	return sendCopies(stream, &pb.ListCopiesResponse{Settled: settled}, s.view.unowned())
+	return s.sendCopies(stream, &pb.ListCopiesResponse{Settled: settled}, s.view.unowned())
 }
 
-func sendCopies(stream pb.ControlPlaneService_ListCopiesServer, head *pb.ListCopiesResponse, all []*pb.Instance) error {
+func (s *Server) sendCopies(stream pb.ControlPlaneService_ListCopiesServer, head *pb.ListCopiesResponse, all []*pb.Instance) error {
 	for first := true; first || len(all) > 0; first = false {
 		n := min(pageSize, len(all))
 		piece := proto.CloneOf(head)
 		piece.Instances, piece.More = all[:n], n < len(all)
+		piece.Usages = s.usages.all(piece.GetInstances())
 		if err := stream.Send(piece); err != nil {
 			return err
 		}

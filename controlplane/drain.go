@@ -108,7 +108,7 @@ func (s *Server) move(ctx context.Context, l *lead, i *pb.Instance) (*pb.Instanc
 			return nil, err
 		}
 	}
-	order := &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: reserved.GetGeneration(), MovedFrom: i}
+	order := &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: reserved.GetGeneration(), MovedFrom: s.usedNow(ctx, i)}
 	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources(l, i.GetSpec(), []string{from}))
 	s.settle(l, call, reserved, out)
 	if call.failure != nil {

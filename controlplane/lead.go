@@ -434,6 +434,7 @@ func (s *Server) pullFrom(ctx context.Context, fence *pb.Fence, m cluster.Member
 			s.reporters.copied(m.NodeID, 0)
 			return nil
 		}
+		s.usages.hear(page.GetUsages(), time.Now())
 		at = position{page.GetBootId(), page.GetSeq()}
 		all = append(all, page.GetInstances()...)
 	}

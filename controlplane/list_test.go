@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 )
 
@@ -28,7 +29,7 @@ func BenchmarkPageOf10000(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				if page, total := v.list(req, ""); len(page) == 0 || total == 0 {
+				if page, total := fact.Select(v.list(req, ""), req); len(page) == 0 || total == 0 {
 					b.Fatal("nothing was found")
 				}
 			}

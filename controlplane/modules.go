@@ -75,7 +75,7 @@ func (s *Server) moduleUses() map[string]*moduleUse {
 // whoReferences names a few of the instances that reference a module, the live ones first.
 func (s *Server) whoReferences(hash string) string {
 	const most = 3
-	found, _ := s.view.list(&pb.ListInstancesRequest{All: true}, "")
+	found, _ := fact.Select(s.view.find("", ""), &pb.ListInstancesRequest{All: true})
 	found = slices.DeleteFunc(found, func(i *pb.Instance) bool { return i.GetSpec().GetModuleHash() != hash })
 	slices.SortStableFunc(found, func(a, b *pb.Instance) int {
 		switch {

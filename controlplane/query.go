@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wasmatrix/wasmatrix/cluster"
+	"github.com/wasmatrix/wasmatrix/fact"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
@@ -38,7 +39,7 @@ func (s *Server) QueryInstance(ctx context.Context, req *pb.QueryInstanceRequest
 	if err != nil {
 		return nil, refError(err)
 	}
-	return &pb.QueryInstanceResponse{Instance: s.durable([]*pb.Instance{i})[0]}, nil
+	return &pb.QueryInstanceResponse{Instance: s.usedNow(ctx, s.durable([]*pb.Instance{i})[0])}, nil
 }
 
 // ListInstances streams the instances that are asked for. The first message is there even if it is empty.
@@ -53,8 +54,7 @@ func (s *Server) ListInstances(req *pb.ListInstancesRequest, stream pb.ControlPl
 			return err
 		}
 	}
-	found, total := s.view.list(req, nodeID)
-	found = s.durable(found)
+	found, total := s.list(req, nodeID)
 	first := &pb.ListInstancesResponse{Recovering: l.recovering(), MissingNodes: s.missing(l), Total: proto.Uint32(uint32(total))}
 	first.Instances = found[:min(pageSize, len(found))]
 	if err := stream.Send(first); err != nil {
@@ -66,6 +66,21 @@ func (s *Server) ListInstances(req *pb.ListInstancesRequest, stream pb.ControlPl
 		}
 	}
 	return nil
+}
+
+// list returns the page of instances that a request asks for, and how many there are on all pages. nodeID is the id that the
+// request's node stands for, if it names one.
+func (s *Server) list(req *pb.ListInstancesRequest, nodeID string) (page []*pb.Instance, total int) {
+	found := s.view.list(req, nodeID)
+	switch req.GetSort() {
+	case pb.InstanceSort_INSTANCE_SORT_CPU, pb.InstanceSort_INSTANCE_SORT_MEMORY:
+		s.usages.joinAll(found)
+		page, total = fact.Select(found, req)
+	default:
+		page, total = fact.Select(found, req)
+		s.usages.joinAll(page)
+	}
+	return s.durable(page), total
 }
 
 // GetClusterStatus returns the cluster at a glance.

@@ -64,7 +64,7 @@ func (s *Server) relocateOne(l *lead, i *pb.Instance) {
 	ctx, span := tracing.Begin(ctx, s.cfg.Tracer, "relocate instance", trace.SpanKindInternal, tracing.InstanceID.String(i.GetInstanceId()), tracing.InstanceName.String(i.GetSpec().GetName()))
 	defer span.End()
 	id := i.GetInstanceId()
-	order := &pb.StartOrder{InstanceId: id, Generation: reserved.GetGeneration(), MovedFrom: i}
+	order := &pb.StartOrder{InstanceId: id, Generation: reserved.GetGeneration(), MovedFrom: s.usages.join(i)}
 	out := s.orderStart(ctx, l, reserved.GetNodeId(), i.GetSpec(), []*pb.StartOrder{order}, s.moduleSources(l, i.GetSpec(), nil))
 	if failure := out.failures[id]; failure != nil {
 		waits := waitingFor(i, "node "+reserved.GetNodeName()+": "+failure.GetMessage())

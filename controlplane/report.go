@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
@@ -59,6 +60,7 @@ func (s *Server) ReportStatus(stream pb.ControlPlaneService_ReportStatusServer) 
 			s.metrics.gaps.Inc()
 			return rpc.Errorf(rpc.CommunicationFailure, "the report of node %s has a gap after %d; say hello again", nodeID, s.view.position(nodeID).Seq)
 		}
+		s.usages.hear(m.GetUsages(), time.Now())
 		// After the records: who hears of a crash, and asks, is told of the crash. What a gap keeps out is told again.
 		s.events.Add(m.GetEvents())
 		at := s.view.position(nodeID)

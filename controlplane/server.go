@@ -103,6 +103,7 @@ type Server struct {
 	events    *EventLog
 	reporters reporters
 	board     *board
+	usages    *usages
 	metrics   *metrics
 
 	copying sync.Mutex // held while a voter's copy is compared with this node's and taken over; taken before view.mu
@@ -122,6 +123,7 @@ func New(cfg Config, c Cluster, fsm *raftfsm.FSM, peers *rpc.Peers, local LocalA
 		view:    newView(cfg.NodeID),
 		events:  NewEventLog(),
 		board:   newBoard(),
+		usages:  newUsages(),
 		metrics: newMetrics(),
 	}
 	s.SetNodeLossGrace(s.cfg.NodeLossGrace)

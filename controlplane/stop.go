@@ -199,7 +199,7 @@ func (s *Server) takeStopped(ctx context.Context, l *lead, live []*pb.Instance) 
 	for _, i := range live {
 		// Also of an orphan: an earlier leader's order to start that generation may still arrive somewhere.
 		later, _ := l.orderedLater(i)
-		order := &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: max(i.GetGeneration(), later) + 1, MovedFrom: i, Stopped: true}
+		order := &pb.StartOrder{InstanceId: i.GetInstanceId(), Generation: max(i.GetGeneration(), later) + 1, MovedFrom: s.usages.join(i), Stopped: true}
 		out := s.orderStart(ctx, l, s.cfg.NodeID, i.GetSpec(), []*pb.StartOrder{order}, nil)
 		rec := out.instances[i.GetInstanceId()]
 		if rec == nil {

@@ -260,14 +260,14 @@ func (v *view) resolveAll(ref string) ([]*pb.Instance, error) {
 	return v.index.ResolveAll(ref)
 }
 
-// list returns the page of records that a request asks for, and how many there are on all pages. nodeID is the id that the
-// request's node stands for, if it names one.
-func (v *view) list(req *pb.ListInstancesRequest, nodeID string) (page []*pb.Instance, total int) {
+// list returns the records of the name or node that a request asks for, or all; which of them to show is fact.Select's to say.
+// nodeID is the id that the request's node stands for, if it names one.
+func (v *view) list(req *pb.ListInstancesRequest, nodeID string) []*pb.Instance {
 	found := v.find(req.GetName(), nodeID)
 	if req.GetNode() != "" { // what is moving there is shown where it is
 		found = slices.DeleteFunc(found, func(i *pb.Instance) bool { return i.GetNodeId() != nodeID })
 	}
-	return fact.Select(found, req)
+	return found
 }
 
 // find returns the records of a name, of a node, or all, as users see them.

@@ -38,13 +38,13 @@ func StopsOnPartition(s *pb.InstanceSpec) bool {
 	return s.GetOnPartition() == pb.OnPartition_ON_PARTITION_STOP
 }
 
-// AtRest is what an instance has used, while no guest of it runs: it has no memory then.
+// AtRest is what an instance has used, while no guest of it runs: it has no memory then, and uses nothing.
 func AtRest(u *pb.Usage) *pb.Usage {
-	if u.GetMemoryBytes() == 0 {
+	if u.GetMemoryBytes() == 0 && u.GetCpuUsedCores() == 0 {
 		return u
 	}
 	u = proto.CloneOf(u)
-	u.MemoryBytes = 0
+	u.MemoryBytes, u.CpuUsedCores = 0, 0
 	return u
 }
 

@@ -69,7 +69,13 @@ func comparison(key pb.InstanceSort) func(a, b *pb.Instance) int {
 		return func(a, b *pb.Instance) int { return cmp.Compare(a.GetRestarts(), b.GetRestarts()) }
 	case pb.InstanceSort_INSTANCE_SORT_MEMORY:
 		return func(a, b *pb.Instance) int {
-			return cmp.Compare(a.GetSpec().GetMemoryLimitBytes(), b.GetSpec().GetMemoryLimitBytes())
+			return cmp.Or(cmp.Compare(a.GetUsage().GetMemoryBytes(), b.GetUsage().GetMemoryBytes()),
+				cmp.Compare(a.GetSpec().GetMemoryLimitBytes(), b.GetSpec().GetMemoryLimitBytes()))
+		}
+	case pb.InstanceSort_INSTANCE_SORT_CPU:
+		return func(a, b *pb.Instance) int {
+			return cmp.Or(cmp.Compare(a.GetUsage().GetCpuUsedCores(), b.GetUsage().GetCpuUsedCores()),
+				cmp.Compare(a.GetUsage().GetCpuTime().AsDuration(), b.GetUsage().GetCpuTime().AsDuration()))
 		}
 	case pb.InstanceSort_INSTANCE_SORT_MODULE:
 		return func(a, b *pb.Instance) int {

@@ -5,7 +5,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
@@ -103,6 +105,7 @@ func TestEachSortKeyOrdersByWhatItSays(t *testing.T) {
 	high := &pb.Instance{
 		InstanceId: "a", Status: pb.InstanceStatus_INSTANCE_STATUS_CRASHED, NodeName: "b", Restarts: 2, CreatedAt: &timestamppb.Timestamp{Seconds: 2},
 		Spec: &pb.InstanceSpec{Name: "b", MemoryLimitBytes: 2, ModuleHash: "sha256:b"}, StartedAt: &timestamppb.Timestamp{Seconds: 1},
+		Usage: &pb.Usage{CpuUsedCores: 0.1},
 	}
 	for n, name := range pb.InstanceSort_name {
 		for _, descending := range []bool{false, true} {
@@ -114,6 +117,25 @@ func TestEachSortKeyOrdersByWhatItSays(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Errorf("%s, descending %t: %v", name, descending, got)
 			}
+		}
+	}
+}
+
+func TestEqualUseIsOrderedByTheTotalAndTheLimit(t *testing.T) {
+	computed := func(id string, total time.Duration, memory, limit uint64) *pb.Instance {
+		return &pb.Instance{
+			InstanceId: id, Status: pb.InstanceStatus_INSTANCE_STATUS_RUNNING, Spec: &pb.InstanceSpec{MemoryLimitBytes: limit},
+			Usage: &pb.Usage{CpuTime: durationpb.New(total), MemoryBytes: memory},
+		}
+	}
+	little, much := computed("z", time.Second, 1, 9), computed("a", time.Minute, 2, 3)
+	small := computed("b", time.Minute, 1, 3)
+	for sort, want := range map[pb.InstanceSort][]*pb.Instance{
+		pb.InstanceSort_INSTANCE_SORT_CPU:    {little, much, small},
+		pb.InstanceSort_INSTANCE_SORT_MEMORY: {small, little, much},
+	} {
+		if got, _ := Select([]*pb.Instance{much, little, small}, &pb.ListInstancesRequest{Sort: sort}); !slices.Equal(got, want) {
+			t.Errorf("%s: %v", sort, got)
 		}
 	}
 }

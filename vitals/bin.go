@@ -14,6 +14,7 @@ type bin struct {
 	from, to        time.Time
 	instances       map[string]uint32 // at its end, by status
 	starts, crashes float64
+	guestCPU        float64 // seconds that guests computed
 	all             calling
 	byProvider      map[string]*calling
 }
@@ -27,6 +28,7 @@ type calling struct {
 // growth is what a node counted between two of its reports.
 type growth struct {
 	starts, crashes float64
+	guestCPU        float64             // seconds
 	calls           map[string]*calling // by provider
 }
 
@@ -34,7 +36,8 @@ type growth struct {
 func grown(from, to *pb.NodeLoad) growth {
 	g := growth{
 		starts: more(from.GetStarts(), to.GetStarts()), crashes: more(from.GetCrashes(), to.GetCrashes()),
-		calls: make(map[string]*calling, len(to.GetCalls())),
+		guestCPU: max(0, to.GetGuestCpuTime().AsDuration()-from.GetGuestCpuTime().AsDuration()).Seconds(),
+		calls:    make(map[string]*calling, len(to.GetCalls())),
 	}
 	before := make(map[string]*pb.ProviderCalls, len(from.GetCalls()))
 	for _, c := range from.GetCalls() {
@@ -74,6 +77,7 @@ func (b *bin) add(g growth, from, to time.Time, apart bool) {
 	}
 	b.starts += share * g.starts
 	b.crashes += share * g.crashes
+	b.guestCPU += share * g.guestCPU
 	for id, c := range g.calls {
 		if c.latency.Total() == 0 {
 			continue
@@ -131,5 +135,6 @@ func (b *bin) message() *pb.HistorySample {
 	return &pb.HistorySample{
 		Time: timestamppb.New(b.to), Span: durationpb.New(b.span()), Instances: b.instances,
 		StartsPerSecond: perSecond(b.starts, b.span()), CrashesPerSecond: perSecond(b.crashes, b.span()), Calls: b.all.rates(b.span()),
+		GuestCpuUsedCores: perSecond(b.guestCPU, b.span()),
 	}
 }

@@ -41,6 +41,7 @@ type node struct {
 	last    *pb.NodeLoad
 	counted *pb.NodeLoad // up to here it is in the bins
 	cpu     float64      // cores in use
+	guests  float64      // cores in use by guests
 }
 
 // NewBoard returns one that has heard of nobody.
@@ -62,7 +63,9 @@ func (b *Board) Hear(nodeID, bootID string, load *pb.NodeLoad, now time.Time) {
 		return
 	}
 	n.cpu = max(0, load.GetCpuTime().AsDuration()-n.counted.GetCpuTime().AsDuration()).Seconds() / between.Seconds()
-	b.spread(grown(n.counted, load), now.Add(-between), now)
+	g := grown(n.counted, load)
+	n.guests = g.guestCPU / between.Seconds()
+	b.spread(g, now.Add(-between), now)
 	n.counted = load
 }
 
@@ -115,6 +118,7 @@ func (b *Board) Node(nodeID string, now time.Time) *pb.NodeVitals {
 	return &pb.NodeVitals{
 		CpuUsedCores: n.cpu, CpuCores: n.last.GetCpuCores(), ResidentBytes: n.last.GetResidentBytes(),
 		UpFor: n.last.GetUpFor(), Starts: n.last.GetStarts(), Crashes: n.last.GetCrashes(),
+		GuestCpuUsedCores: n.guests, GuestMemoryBytes: n.last.GetGuestMemoryBytes(), GuestCpuTime: n.last.GetGuestCpuTime(),
 	}
 }
 

@@ -125,6 +125,7 @@ func steady(b *Board, node string, began, from time.Time, long time.Duration) (n
 		latency[len(latency)-1] = uint64(100 * up.Seconds())
 		b.Hear(node, "boot", &pb.NodeLoad{
 			UpFor: durationpb.New(up), CpuTime: durationpb.New(up / 2), CpuCores: 2, ResidentBytes: 7, Starts: uint64(up.Seconds()),
+			GuestCpuTime: durationpb.New(up / 4), GuestMemoryBytes: 5,
 			Calls: []*pb.ProviderCalls{{ProviderId: "kv", Errors: uint64(10 * up.Seconds()), Latency: latency}},
 		}, now)
 		b.Tick(now, map[string]uint32{"running": 3})
@@ -149,12 +150,12 @@ func TestRatesAreThoseOfAllNodesTogether(t *testing.T) {
 		t.Fatalf("%d samples since %v", len(h.GetSamples()), h.GetSince().AsTime())
 	}
 	for _, s := range h.GetSamples() {
-		if !near(s.GetCalls().GetCallsPerSecond(), 100) || !near(s.GetStartsPerSecond(), 1) || s.GetInstances()["running"] != 3 || s.GetSpan().AsDuration() != Period {
+		if !near(s.GetCalls().GetCallsPerSecond(), 100) || !near(s.GetStartsPerSecond(), 1) || !near(s.GetGuestCpuUsedCores(), 0.25) || s.GetInstances()["running"] != 3 || s.GetSpan().AsDuration() != Period {
 			t.Fatalf("a sample is %v", s)
 		}
 	}
 	v := b.Node("a", now)
-	if !near(v.GetCpuUsedCores(), 0.5) || v.GetCpuCores() != 2 || v.GetResidentBytes() != 7 {
+	if !near(v.GetCpuUsedCores(), 0.5) || !near(v.GetGuestCpuUsedCores(), 0.25) || v.GetGuestMemoryBytes() != 5 || v.GetCpuCores() != 2 || v.GetResidentBytes() != 7 {
 		t.Errorf("the node is %v", v)
 	}
 	if v := b.Node("a", now.Add(fresh+time.Second)); v != nil {

@@ -38,9 +38,11 @@ const (
 	// What never ran comes first.
 	InstanceSort_INSTANCE_SORT_STARTED  InstanceSort = 5
 	InstanceSort_INSTANCE_SORT_RESTARTS InstanceSort = 6
-	// By the memory limit.
+	// By the linear memory that it has now, and by its limit among equals.
 	InstanceSort_INSTANCE_SORT_MEMORY InstanceSort = 7
 	InstanceSort_INSTANCE_SORT_MODULE InstanceSort = 8
+	// By the processors that it uses now, and by how long it has computed among equals.
+	InstanceSort_INSTANCE_SORT_CPU InstanceSort = 9
 )
 
 // Enum value maps for InstanceSort.
@@ -55,6 +57,7 @@ var (
 		6: "INSTANCE_SORT_RESTARTS",
 		7: "INSTANCE_SORT_MEMORY",
 		8: "INSTANCE_SORT_MODULE",
+		9: "INSTANCE_SORT_CPU",
 	}
 	InstanceSort_value = map[string]int32{
 		"INSTANCE_SORT_UNSPECIFIED": 0,
@@ -66,6 +69,7 @@ var (
 		"INSTANCE_SORT_RESTARTS":    6,
 		"INSTANCE_SORT_MEMORY":      7,
 		"INSTANCE_SORT_MODULE":      8,
+		"INSTANCE_SORT_CPU":         9,
 	}
 )
 
@@ -2061,9 +2065,11 @@ type HistorySample struct {
 	StartsPerSecond  float64           `protobuf:"fixed64,4,opt,name=starts_per_second,json=startsPerSecond,proto3" json:"starts_per_second,omitempty"`
 	CrashesPerSecond float64           `protobuf:"fixed64,5,opt,name=crashes_per_second,json=crashesPerSecond,proto3" json:"crashes_per_second,omitempty"`
 	// Of all providers together.
-	Calls         *CallRates `protobuf:"bytes,6,opt,name=calls,proto3" json:"calls,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Calls *CallRates `protobuf:"bytes,6,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Processors that guests of all nodes used.
+	GuestCpuUsedCores float64 `protobuf:"fixed64,7,opt,name=guest_cpu_used_cores,json=guestCpuUsedCores,proto3" json:"guest_cpu_used_cores,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *HistorySample) Reset() {
@@ -2136,6 +2142,13 @@ func (x *HistorySample) GetCalls() *CallRates {
 		return x.Calls
 	}
 	return nil
+}
+
+func (x *HistorySample) GetGuestCpuUsedCores() float64 {
+	if x != nil {
+		return x.GuestCpuUsedCores
+	}
+	return 0
 }
 
 // CallRates is how fast calls of guests came, and how fast they were served.
@@ -2480,7 +2493,9 @@ type ListCopiesResponse struct {
 	// More of the same node follows.
 	More bool `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`
 	// Of the instances that no node has: the one that is asked leads, and there are no others.
-	Settled       bool `protobuf:"varint,7,opt,name=settled,proto3" json:"settled,omitempty"`
+	Settled bool `protobuf:"varint,7,opt,name=settled,proto3" json:"settled,omitempty"`
+	// What was heard of the instances since their records were made.
+	Usages        []*InstanceUsage `protobuf:"bytes,8,rep,name=usages,proto3" json:"usages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2562,6 +2577,13 @@ func (x *ListCopiesResponse) GetSettled() bool {
 		return x.Settled
 	}
 	return false
+}
+
+func (x *ListCopiesResponse) GetUsages() []*InstanceUsage {
+	if x != nil {
+		return x.Usages
+	}
+	return nil
 }
 
 type FollowLogsRequest struct {
@@ -2914,14 +2936,15 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\asamples\x18\x01 \x03(\v2\x1b.wasmatrix.v1.HistorySampleR\asamples\x121\n" +
 	"\x06period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06period\x121\n" +
 	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xff\x02\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb0\x03\n" +
 	"\rHistorySample\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12-\n" +
 	"\x04span\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04span\x12H\n" +
 	"\tinstances\x18\x03 \x03(\v2*.wasmatrix.v1.HistorySample.InstancesEntryR\tinstances\x12*\n" +
 	"\x11starts_per_second\x18\x04 \x01(\x01R\x0fstartsPerSecond\x12,\n" +
 	"\x12crashes_per_second\x18\x05 \x01(\x01R\x10crashesPerSecond\x12-\n" +
-	"\x05calls\x18\x06 \x01(\v2\x17.wasmatrix.v1.CallRatesR\x05calls\x1a<\n" +
+	"\x05calls\x18\x06 \x01(\v2\x17.wasmatrix.v1.CallRatesR\x05calls\x12/\n" +
+	"\x14guest_cpu_used_cores\x18\a \x01(\x01R\x11guestCpuUsedCores\x1a<\n" +
 	"\x0eInstancesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xd9\x01\n" +
@@ -2946,7 +2969,7 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x11CheckTermResponse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\".\n" +
 	"\x11ListCopiesRequest\x12\x19\n" +
-	"\bnode_ids\x18\x01 \x03(\tR\anodeIds\"\xf6\x01\n" +
+	"\bnode_ids\x18\x01 \x03(\tR\anodeIds\"\xab\x02\n" +
 	"\x12ListCopiesResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x10\n" +
@@ -2955,7 +2978,8 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"silent_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tsilentFor\x124\n" +
 	"\tinstances\x18\x05 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x12\x12\n" +
 	"\x04more\x18\x06 \x01(\bR\x04more\x12\x18\n" +
-	"\asettled\x18\a \x01(\bR\asettled\"Q\n" +
+	"\asettled\x18\a \x01(\bR\asettled\x123\n" +
+	"\x06usages\x18\b \x03(\v2\x1b.wasmatrix.v1.InstanceUsageR\x06usages\"Q\n" +
 	"\x11FollowLogsRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x12\n" +
@@ -2966,7 +2990,7 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\fR\x04line\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq*\xfd\x01\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq*\x94\x02\n" +
 	"\fInstanceSort\x12\x1d\n" +
 	"\x19INSTANCE_SORT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15INSTANCE_SORT_CREATED\x10\x01\x12\x16\n" +
@@ -2976,7 +3000,8 @@ const file_wasmatrix_v1_control_plane_proto_rawDesc = "" +
 	"\x15INSTANCE_SORT_STARTED\x10\x05\x12\x1a\n" +
 	"\x16INSTANCE_SORT_RESTARTS\x10\x06\x12\x18\n" +
 	"\x14INSTANCE_SORT_MEMORY\x10\a\x12\x18\n" +
-	"\x14INSTANCE_SORT_MODULE\x10\b2\xb9\f\n" +
+	"\x14INSTANCE_SORT_MODULE\x10\b\x12\x15\n" +
+	"\x11INSTANCE_SORT_CPU\x10\t2\xb9\f\n" +
 	"\x13ControlPlaneService\x12X\n" +
 	"\rStartInstance\x12\".wasmatrix.v1.StartInstanceRequest\x1a#.wasmatrix.v1.StartInstanceResponse\x12U\n" +
 	"\fStopInstance\x12!.wasmatrix.v1.StopInstanceRequest\x1a\".wasmatrix.v1.StopInstanceResponse\x12X\n" +
@@ -3122,49 +3147,50 @@ var file_wasmatrix_v1_control_plane_proto_depIdxs = []int32{
 	54, // 40: wasmatrix.v1.CheckNodeResponse.silent_for:type_name -> google.protobuf.Duration
 	54, // 41: wasmatrix.v1.ListCopiesResponse.silent_for:type_name -> google.protobuf.Duration
 	49, // 42: wasmatrix.v1.ListCopiesResponse.instances:type_name -> wasmatrix.v1.Instance
-	41, // 43: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	58, // 44: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	1,  // 45: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
-	4,  // 46: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
-	6,  // 47: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
-	8,  // 48: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
-	10, // 49: wasmatrix.v1.ControlPlaneService.AssignCapability:input_type -> wasmatrix.v1.AssignCapabilityRequest
-	12, // 50: wasmatrix.v1.ControlPlaneService.RevokeCapability:input_type -> wasmatrix.v1.RevokeCapabilityRequest
-	14, // 51: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
-	16, // 52: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
-	18, // 53: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
-	20, // 54: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
-	22, // 55: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
-	24, // 56: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
-	26, // 57: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
-	29, // 58: wasmatrix.v1.ControlPlaneService.GetHistory:input_type -> wasmatrix.v1.GetHistoryRequest
-	33, // 59: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
-	35, // 60: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
-	37, // 61: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
-	39, // 62: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
-	2,  // 63: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
-	5,  // 64: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
-	7,  // 65: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
-	9,  // 66: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
-	11, // 67: wasmatrix.v1.ControlPlaneService.AssignCapability:output_type -> wasmatrix.v1.AssignCapabilityResponse
-	13, // 68: wasmatrix.v1.ControlPlaneService.RevokeCapability:output_type -> wasmatrix.v1.RevokeCapabilityResponse
-	15, // 69: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
-	17, // 70: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
-	19, // 71: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
-	21, // 72: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
-	23, // 73: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
-	25, // 74: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
-	27, // 75: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
-	30, // 76: wasmatrix.v1.ControlPlaneService.GetHistory:output_type -> wasmatrix.v1.GetHistoryResponse
-	34, // 77: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
-	36, // 78: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
-	38, // 79: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
-	40, // 80: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
-	63, // [63:81] is the sub-list for method output_type
-	45, // [45:63] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	57, // 43: wasmatrix.v1.ListCopiesResponse.usages:type_name -> wasmatrix.v1.InstanceUsage
+	41, // 44: wasmatrix.v1.FollowLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	58, // 45: wasmatrix.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	1,  // 46: wasmatrix.v1.ControlPlaneService.StartInstance:input_type -> wasmatrix.v1.StartInstanceRequest
+	4,  // 47: wasmatrix.v1.ControlPlaneService.StopInstance:input_type -> wasmatrix.v1.StopInstanceRequest
+	6,  // 48: wasmatrix.v1.ControlPlaneService.QueryInstance:input_type -> wasmatrix.v1.QueryInstanceRequest
+	8,  // 49: wasmatrix.v1.ControlPlaneService.ListInstances:input_type -> wasmatrix.v1.ListInstancesRequest
+	10, // 50: wasmatrix.v1.ControlPlaneService.AssignCapability:input_type -> wasmatrix.v1.AssignCapabilityRequest
+	12, // 51: wasmatrix.v1.ControlPlaneService.RevokeCapability:input_type -> wasmatrix.v1.RevokeCapabilityRequest
+	14, // 52: wasmatrix.v1.ControlPlaneService.RegisterNode:input_type -> wasmatrix.v1.RegisterNodeRequest
+	16, // 53: wasmatrix.v1.ControlPlaneService.RenewContact:input_type -> wasmatrix.v1.RenewContactRequest
+	18, // 54: wasmatrix.v1.ControlPlaneService.ReportStatus:input_type -> wasmatrix.v1.ReportStatusRequest
+	20, // 55: wasmatrix.v1.ControlPlaneService.DrainNode:input_type -> wasmatrix.v1.DrainNodeRequest
+	22, // 56: wasmatrix.v1.ControlPlaneService.WatchEvents:input_type -> wasmatrix.v1.WatchEventsRequest
+	24, // 57: wasmatrix.v1.ControlPlaneService.GetClusterStatus:input_type -> wasmatrix.v1.GetClusterStatusRequest
+	26, // 58: wasmatrix.v1.ControlPlaneService.ListMembers:input_type -> wasmatrix.v1.ListMembersRequest
+	29, // 59: wasmatrix.v1.ControlPlaneService.GetHistory:input_type -> wasmatrix.v1.GetHistoryRequest
+	33, // 60: wasmatrix.v1.ControlPlaneService.CheckNode:input_type -> wasmatrix.v1.CheckNodeRequest
+	35, // 61: wasmatrix.v1.ControlPlaneService.CheckTerm:input_type -> wasmatrix.v1.CheckTermRequest
+	37, // 62: wasmatrix.v1.ControlPlaneService.ListCopies:input_type -> wasmatrix.v1.ListCopiesRequest
+	39, // 63: wasmatrix.v1.ControlPlaneService.FollowLogs:input_type -> wasmatrix.v1.FollowLogsRequest
+	2,  // 64: wasmatrix.v1.ControlPlaneService.StartInstance:output_type -> wasmatrix.v1.StartInstanceResponse
+	5,  // 65: wasmatrix.v1.ControlPlaneService.StopInstance:output_type -> wasmatrix.v1.StopInstanceResponse
+	7,  // 66: wasmatrix.v1.ControlPlaneService.QueryInstance:output_type -> wasmatrix.v1.QueryInstanceResponse
+	9,  // 67: wasmatrix.v1.ControlPlaneService.ListInstances:output_type -> wasmatrix.v1.ListInstancesResponse
+	11, // 68: wasmatrix.v1.ControlPlaneService.AssignCapability:output_type -> wasmatrix.v1.AssignCapabilityResponse
+	13, // 69: wasmatrix.v1.ControlPlaneService.RevokeCapability:output_type -> wasmatrix.v1.RevokeCapabilityResponse
+	15, // 70: wasmatrix.v1.ControlPlaneService.RegisterNode:output_type -> wasmatrix.v1.RegisterNodeResponse
+	17, // 71: wasmatrix.v1.ControlPlaneService.RenewContact:output_type -> wasmatrix.v1.RenewContactResponse
+	19, // 72: wasmatrix.v1.ControlPlaneService.ReportStatus:output_type -> wasmatrix.v1.ReportStatusResponse
+	21, // 73: wasmatrix.v1.ControlPlaneService.DrainNode:output_type -> wasmatrix.v1.DrainNodeResponse
+	23, // 74: wasmatrix.v1.ControlPlaneService.WatchEvents:output_type -> wasmatrix.v1.WatchEventsResponse
+	25, // 75: wasmatrix.v1.ControlPlaneService.GetClusterStatus:output_type -> wasmatrix.v1.GetClusterStatusResponse
+	27, // 76: wasmatrix.v1.ControlPlaneService.ListMembers:output_type -> wasmatrix.v1.ListMembersResponse
+	30, // 77: wasmatrix.v1.ControlPlaneService.GetHistory:output_type -> wasmatrix.v1.GetHistoryResponse
+	34, // 78: wasmatrix.v1.ControlPlaneService.CheckNode:output_type -> wasmatrix.v1.CheckNodeResponse
+	36, // 79: wasmatrix.v1.ControlPlaneService.CheckTerm:output_type -> wasmatrix.v1.CheckTermResponse
+	38, // 80: wasmatrix.v1.ControlPlaneService.ListCopies:output_type -> wasmatrix.v1.ListCopiesResponse
+	40, // 81: wasmatrix.v1.ControlPlaneService.FollowLogs:output_type -> wasmatrix.v1.FollowLogsResponse
+	64, // [64:82] is the sub-list for method output_type
+	46, // [46:64] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_control_plane_proto_init() }

@@ -485,8 +485,9 @@ func (x *NodeAgentServiceQueryInstanceRequest) GetInstanceIds() []string {
 }
 
 type NodeAgentServiceQueryInstanceResponse struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Instance *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With what it has used up to this moment, and not only up to its record.
+	Instance *Instance `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	// The records of instance_ids; unknown ones are left out.
 	Instances []*Instance `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
 	// Set where instance_ids were looked at: an older agent knows nothing of them.
@@ -615,7 +616,9 @@ type NodeAgentServiceListInstancesResponse struct {
 	Unchanged bool                   `protobuf:"varint,3,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
 	Instances []*Instance            `protobuf:"bytes,4,rep,name=instances,proto3" json:"instances,omitempty"`
 	// Only in the first page.
-	Load          *NodeLoad `protobuf:"bytes,5,opt,name=load,proto3" json:"load,omitempty"`
+	Load *NodeLoad `protobuf:"bytes,5,opt,name=load,proto3" json:"load,omitempty"`
+	// What live instances of the page have used up to this moment. Records have it up to their own.
+	Usages        []*InstanceUsage `protobuf:"bytes,6,rep,name=usages,proto3" json:"usages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -681,6 +684,13 @@ func (x *NodeAgentServiceListInstancesResponse) GetInstances() []*Instance {
 func (x *NodeAgentServiceListInstancesResponse) GetLoad() *NodeLoad {
 	if x != nil {
 		return x.Load
+	}
+	return nil
+}
+
+func (x *NodeAgentServiceListInstancesResponse) GetUsages() []*InstanceUsage {
+	if x != nil {
+		return x.Usages
 	}
 	return nil
 }
@@ -971,13 +981,14 @@ const file_wasmatrix_v1_node_agent_proto_rawDesc = "" +
 	"\x05fence\x18\x01 \x01(\v2\x13.wasmatrix.v1.FenceR\x05fence\x12 \n" +
 	"\fhave_boot_id\x18\x02 \x01(\tR\n" +
 	"haveBootId\x12\x19\n" +
-	"\bhave_seq\x18\x03 \x01(\x04R\ahaveSeq\"\xd2\x01\n" +
+	"\bhave_seq\x18\x03 \x01(\x04R\ahaveSeq\"\x87\x02\n" +
 	"%NodeAgentServiceListInstancesResponse\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\tunchanged\x18\x03 \x01(\bR\tunchanged\x124\n" +
 	"\tinstances\x18\x04 \x03(\v2\x16.wasmatrix.v1.InstanceR\tinstances\x12*\n" +
-	"\x04load\x18\x05 \x01(\v2\x16.wasmatrix.v1.NodeLoadR\x04load\"}\n" +
+	"\x04load\x18\x05 \x01(\v2\x16.wasmatrix.v1.NodeLoadR\x04load\x123\n" +
+	"\x06usages\x18\x06 \x03(\v2\x1b.wasmatrix.v1.InstanceUsageR\x06usages\"}\n" +
 	"\x11StreamLogsRequest\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12\x16\n" +
@@ -1044,16 +1055,17 @@ var file_wasmatrix_v1_node_agent_proto_goTypes = []any{
 	(*Instance)(nil),                              // 16: wasmatrix.v1.Instance
 	(*StartFailure)(nil),                          // 17: wasmatrix.v1.StartFailure
 	(*NodeLoad)(nil),                              // 18: wasmatrix.v1.NodeLoad
-	(*LogEntry)(nil),                              // 19: wasmatrix.v1.LogEntry
-	(*Grant)(nil),                                 // 20: wasmatrix.v1.Grant
-	(*SetProvidersRequest)(nil),                   // 21: wasmatrix.v1.SetProvidersRequest
-	(*InvokeCapabilityRequest)(nil),               // 22: wasmatrix.v1.InvokeCapabilityRequest
-	(*SubscribeCapabilityRequest)(nil),            // 23: wasmatrix.v1.SubscribeCapabilityRequest
-	(*ExchangeHTTPRequest)(nil),                   // 24: wasmatrix.v1.ExchangeHTTPRequest
-	(*SetProvidersResponse)(nil),                  // 25: wasmatrix.v1.SetProvidersResponse
-	(*InvokeCapabilityResponse)(nil),              // 26: wasmatrix.v1.InvokeCapabilityResponse
-	(*SubscribeCapabilityResponse)(nil),           // 27: wasmatrix.v1.SubscribeCapabilityResponse
-	(*ExchangeHTTPResponse)(nil),                  // 28: wasmatrix.v1.ExchangeHTTPResponse
+	(*InstanceUsage)(nil),                         // 19: wasmatrix.v1.InstanceUsage
+	(*LogEntry)(nil),                              // 20: wasmatrix.v1.LogEntry
+	(*Grant)(nil),                                 // 21: wasmatrix.v1.Grant
+	(*SetProvidersRequest)(nil),                   // 22: wasmatrix.v1.SetProvidersRequest
+	(*InvokeCapabilityRequest)(nil),               // 23: wasmatrix.v1.InvokeCapabilityRequest
+	(*SubscribeCapabilityRequest)(nil),            // 24: wasmatrix.v1.SubscribeCapabilityRequest
+	(*ExchangeHTTPRequest)(nil),                   // 25: wasmatrix.v1.ExchangeHTTPRequest
+	(*SetProvidersResponse)(nil),                  // 26: wasmatrix.v1.SetProvidersResponse
+	(*InvokeCapabilityResponse)(nil),              // 27: wasmatrix.v1.InvokeCapabilityResponse
+	(*SubscribeCapabilityResponse)(nil),           // 28: wasmatrix.v1.SubscribeCapabilityResponse
+	(*ExchangeHTTPResponse)(nil),                  // 29: wasmatrix.v1.ExchangeHTTPResponse
 }
 var file_wasmatrix_v1_node_agent_proto_depIdxs = []int32{
 	14, // 0: wasmatrix.v1.NodeAgentServiceStartInstanceRequest.fence:type_name -> wasmatrix.v1.Fence
@@ -1071,36 +1083,37 @@ var file_wasmatrix_v1_node_agent_proto_depIdxs = []int32{
 	14, // 12: wasmatrix.v1.NodeAgentServiceListInstancesRequest.fence:type_name -> wasmatrix.v1.Fence
 	16, // 13: wasmatrix.v1.NodeAgentServiceListInstancesResponse.instances:type_name -> wasmatrix.v1.Instance
 	18, // 14: wasmatrix.v1.NodeAgentServiceListInstancesResponse.load:type_name -> wasmatrix.v1.NodeLoad
-	19, // 15: wasmatrix.v1.StreamLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
-	14, // 16: wasmatrix.v1.ChangeGrantsRequest.fence:type_name -> wasmatrix.v1.Fence
-	20, // 17: wasmatrix.v1.ChangeGrantsRequest.assign:type_name -> wasmatrix.v1.Grant
-	20, // 18: wasmatrix.v1.ChangeGrantsRequest.revoke:type_name -> wasmatrix.v1.Grant
-	16, // 19: wasmatrix.v1.ChangeGrantsResponse.instance:type_name -> wasmatrix.v1.Instance
-	0,  // 20: wasmatrix.v1.NodeAgentService.StartInstance:input_type -> wasmatrix.v1.NodeAgentServiceStartInstanceRequest
-	4,  // 21: wasmatrix.v1.NodeAgentService.StopInstance:input_type -> wasmatrix.v1.NodeAgentServiceStopInstanceRequest
-	6,  // 22: wasmatrix.v1.NodeAgentService.QueryInstance:input_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceRequest
-	8,  // 23: wasmatrix.v1.NodeAgentService.ListInstances:input_type -> wasmatrix.v1.NodeAgentServiceListInstancesRequest
-	10, // 24: wasmatrix.v1.NodeAgentService.StreamLogs:input_type -> wasmatrix.v1.StreamLogsRequest
-	12, // 25: wasmatrix.v1.NodeAgentService.ChangeGrants:input_type -> wasmatrix.v1.ChangeGrantsRequest
-	21, // 26: wasmatrix.v1.NodeAgentService.SetProviders:input_type -> wasmatrix.v1.SetProvidersRequest
-	22, // 27: wasmatrix.v1.NodeAgentService.InvokeCapability:input_type -> wasmatrix.v1.InvokeCapabilityRequest
-	23, // 28: wasmatrix.v1.NodeAgentService.SubscribeCapability:input_type -> wasmatrix.v1.SubscribeCapabilityRequest
-	24, // 29: wasmatrix.v1.NodeAgentService.ExchangeHTTP:input_type -> wasmatrix.v1.ExchangeHTTPRequest
-	3,  // 30: wasmatrix.v1.NodeAgentService.StartInstance:output_type -> wasmatrix.v1.NodeAgentServiceStartInstanceResponse
-	5,  // 31: wasmatrix.v1.NodeAgentService.StopInstance:output_type -> wasmatrix.v1.NodeAgentServiceStopInstanceResponse
-	7,  // 32: wasmatrix.v1.NodeAgentService.QueryInstance:output_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceResponse
-	9,  // 33: wasmatrix.v1.NodeAgentService.ListInstances:output_type -> wasmatrix.v1.NodeAgentServiceListInstancesResponse
-	11, // 34: wasmatrix.v1.NodeAgentService.StreamLogs:output_type -> wasmatrix.v1.StreamLogsResponse
-	13, // 35: wasmatrix.v1.NodeAgentService.ChangeGrants:output_type -> wasmatrix.v1.ChangeGrantsResponse
-	25, // 36: wasmatrix.v1.NodeAgentService.SetProviders:output_type -> wasmatrix.v1.SetProvidersResponse
-	26, // 37: wasmatrix.v1.NodeAgentService.InvokeCapability:output_type -> wasmatrix.v1.InvokeCapabilityResponse
-	27, // 38: wasmatrix.v1.NodeAgentService.SubscribeCapability:output_type -> wasmatrix.v1.SubscribeCapabilityResponse
-	28, // 39: wasmatrix.v1.NodeAgentService.ExchangeHTTP:output_type -> wasmatrix.v1.ExchangeHTTPResponse
-	30, // [30:40] is the sub-list for method output_type
-	20, // [20:30] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 15: wasmatrix.v1.NodeAgentServiceListInstancesResponse.usages:type_name -> wasmatrix.v1.InstanceUsage
+	20, // 16: wasmatrix.v1.StreamLogsResponse.entries:type_name -> wasmatrix.v1.LogEntry
+	14, // 17: wasmatrix.v1.ChangeGrantsRequest.fence:type_name -> wasmatrix.v1.Fence
+	21, // 18: wasmatrix.v1.ChangeGrantsRequest.assign:type_name -> wasmatrix.v1.Grant
+	21, // 19: wasmatrix.v1.ChangeGrantsRequest.revoke:type_name -> wasmatrix.v1.Grant
+	16, // 20: wasmatrix.v1.ChangeGrantsResponse.instance:type_name -> wasmatrix.v1.Instance
+	0,  // 21: wasmatrix.v1.NodeAgentService.StartInstance:input_type -> wasmatrix.v1.NodeAgentServiceStartInstanceRequest
+	4,  // 22: wasmatrix.v1.NodeAgentService.StopInstance:input_type -> wasmatrix.v1.NodeAgentServiceStopInstanceRequest
+	6,  // 23: wasmatrix.v1.NodeAgentService.QueryInstance:input_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceRequest
+	8,  // 24: wasmatrix.v1.NodeAgentService.ListInstances:input_type -> wasmatrix.v1.NodeAgentServiceListInstancesRequest
+	10, // 25: wasmatrix.v1.NodeAgentService.StreamLogs:input_type -> wasmatrix.v1.StreamLogsRequest
+	12, // 26: wasmatrix.v1.NodeAgentService.ChangeGrants:input_type -> wasmatrix.v1.ChangeGrantsRequest
+	22, // 27: wasmatrix.v1.NodeAgentService.SetProviders:input_type -> wasmatrix.v1.SetProvidersRequest
+	23, // 28: wasmatrix.v1.NodeAgentService.InvokeCapability:input_type -> wasmatrix.v1.InvokeCapabilityRequest
+	24, // 29: wasmatrix.v1.NodeAgentService.SubscribeCapability:input_type -> wasmatrix.v1.SubscribeCapabilityRequest
+	25, // 30: wasmatrix.v1.NodeAgentService.ExchangeHTTP:input_type -> wasmatrix.v1.ExchangeHTTPRequest
+	3,  // 31: wasmatrix.v1.NodeAgentService.StartInstance:output_type -> wasmatrix.v1.NodeAgentServiceStartInstanceResponse
+	5,  // 32: wasmatrix.v1.NodeAgentService.StopInstance:output_type -> wasmatrix.v1.NodeAgentServiceStopInstanceResponse
+	7,  // 33: wasmatrix.v1.NodeAgentService.QueryInstance:output_type -> wasmatrix.v1.NodeAgentServiceQueryInstanceResponse
+	9,  // 34: wasmatrix.v1.NodeAgentService.ListInstances:output_type -> wasmatrix.v1.NodeAgentServiceListInstancesResponse
+	11, // 35: wasmatrix.v1.NodeAgentService.StreamLogs:output_type -> wasmatrix.v1.StreamLogsResponse
+	13, // 36: wasmatrix.v1.NodeAgentService.ChangeGrants:output_type -> wasmatrix.v1.ChangeGrantsResponse
+	26, // 37: wasmatrix.v1.NodeAgentService.SetProviders:output_type -> wasmatrix.v1.SetProvidersResponse
+	27, // 38: wasmatrix.v1.NodeAgentService.InvokeCapability:output_type -> wasmatrix.v1.InvokeCapabilityResponse
+	28, // 39: wasmatrix.v1.NodeAgentService.SubscribeCapability:output_type -> wasmatrix.v1.SubscribeCapabilityResponse
+	29, // 40: wasmatrix.v1.NodeAgentService.ExchangeHTTP:output_type -> wasmatrix.v1.ExchangeHTTPResponse
+	31, // [31:41] is the sub-list for method output_type
+	21, // [21:31] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_node_agent_proto_init() }

@@ -851,8 +851,10 @@ type Usage struct {
 	// Its linear memory: now (nothing while no guest runs), and at the most.
 	MemoryBytes     uint64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	MemoryPeakBytes uint64 `protobuf:"varint,4,opt,name=memory_peak_bytes,json=memoryPeakBytes,proto3" json:"memory_peak_bytes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Processors that its guest used, on average over the last seconds. Leaders fill it in; agents do not.
+	CpuUsedCores  float64 `protobuf:"fixed64,5,opt,name=cpu_used_cores,json=cpuUsedCores,proto3" json:"cpu_used_cores,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Usage) Reset() {
@@ -909,6 +911,13 @@ func (x *Usage) GetMemoryBytes() uint64 {
 func (x *Usage) GetMemoryPeakBytes() uint64 {
 	if x != nil {
 		return x.MemoryPeakBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetCpuUsedCores() float64 {
+	if x != nil {
+		return x.CpuUsedCores
 	}
 	return 0
 }
@@ -1510,11 +1519,16 @@ type NodeVitals struct {
 	CpuCores      uint32  `protobuf:"varint,2,opt,name=cpu_cores,json=cpuCores,proto3" json:"cpu_cores,omitempty"`
 	ResidentBytes uint64  `protobuf:"varint,3,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
 	// How long its agent has run, and what happened since.
-	UpFor         *durationpb.Duration `protobuf:"bytes,4,opt,name=up_for,json=upFor,proto3" json:"up_for,omitempty"`
-	Starts        uint64               `protobuf:"varint,5,opt,name=starts,proto3" json:"starts,omitempty"`
-	Crashes       uint64               `protobuf:"varint,6,opt,name=crashes,proto3" json:"crashes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	UpFor   *durationpb.Duration `protobuf:"bytes,4,opt,name=up_for,json=upFor,proto3" json:"up_for,omitempty"`
+	Starts  uint64               `protobuf:"varint,5,opt,name=starts,proto3" json:"starts,omitempty"`
+	Crashes uint64               `protobuf:"varint,6,opt,name=crashes,proto3" json:"crashes,omitempty"`
+	// Processors that its guests use, on average over the same seconds; what linear memory they have; and how long guests have
+	// computed since its agent began.
+	GuestCpuUsedCores float64              `protobuf:"fixed64,7,opt,name=guest_cpu_used_cores,json=guestCpuUsedCores,proto3" json:"guest_cpu_used_cores,omitempty"`
+	GuestMemoryBytes  uint64               `protobuf:"varint,8,opt,name=guest_memory_bytes,json=guestMemoryBytes,proto3" json:"guest_memory_bytes,omitempty"`
+	GuestCpuTime      *durationpb.Duration `protobuf:"bytes,9,opt,name=guest_cpu_time,json=guestCpuTime,proto3" json:"guest_cpu_time,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *NodeVitals) Reset() {
@@ -1587,6 +1601,27 @@ func (x *NodeVitals) GetCrashes() uint64 {
 		return x.Crashes
 	}
 	return 0
+}
+
+func (x *NodeVitals) GetGuestCpuUsedCores() float64 {
+	if x != nil {
+		return x.GuestCpuUsedCores
+	}
+	return 0
+}
+
+func (x *NodeVitals) GetGuestMemoryBytes() uint64 {
+	if x != nil {
+		return x.GuestMemoryBytes
+	}
+	return 0
+}
+
+func (x *NodeVitals) GetGuestCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.GuestCpuTime
+	}
+	return nil
 }
 
 // Provider is one capability provider as the metadata holds it.
@@ -1848,12 +1883,13 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x06grants\x18\x12 \x03(\v2\x13.wasmatrix.v1.GrantR\x06grants\x12)\n" +
 	"\x05usage\x18\x13 \x01(\v2\x13.wasmatrix.v1.UsageR\x05usageB\f\n" +
 	"\n" +
-	"_exit_code\"\xa0\x01\n" +
+	"_exit_code\"\xc6\x01\n" +
 	"\x05Usage\x124\n" +
 	"\bcpu_time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12\x12\n" +
 	"\x04fuel\x18\x02 \x01(\x04R\x04fuel\x12!\n" +
 	"\fmemory_bytes\x18\x03 \x01(\x04R\vmemoryBytes\x12*\n" +
-	"\x11memory_peak_bytes\x18\x04 \x01(\x04R\x0fmemoryPeakBytes\"{\n" +
+	"\x11memory_peak_bytes\x18\x04 \x01(\x04R\x0fmemoryPeakBytes\x12$\n" +
+	"\x0ecpu_used_cores\x18\x05 \x01(\x01R\fcpuUsedCores\"{\n" +
 	"\rInstanceUsage\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12\x1e\n" +
@@ -1918,7 +1954,7 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\vprovider_id\x18\x01 \x01(\tR\n" +
 	"providerId\x12\x16\n" +
 	"\x06errors\x18\x02 \x01(\x04R\x06errors\x12\x18\n" +
-	"\alatency\x18\x03 \x03(\x04R\alatency\"\xda\x01\n" +
+	"\alatency\x18\x03 \x03(\x04R\alatency\"\xfa\x02\n" +
 	"\n" +
 	"NodeVitals\x12$\n" +
 	"\x0ecpu_used_cores\x18\x01 \x01(\x01R\fcpuUsedCores\x12\x1b\n" +
@@ -1926,7 +1962,10 @@ const file_wasmatrix_v1_types_proto_rawDesc = "" +
 	"\x0eresident_bytes\x18\x03 \x01(\x04R\rresidentBytes\x120\n" +
 	"\x06up_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05upFor\x12\x16\n" +
 	"\x06starts\x18\x05 \x01(\x04R\x06starts\x12\x18\n" +
-	"\acrashes\x18\x06 \x01(\x04R\acrashes\"\xd4\x03\n" +
+	"\acrashes\x18\x06 \x01(\x04R\acrashes\x12/\n" +
+	"\x14guest_cpu_used_cores\x18\a \x01(\x01R\x11guestCpuUsedCores\x12,\n" +
+	"\x12guest_memory_bytes\x18\b \x01(\x04R\x10guestMemoryBytes\x12?\n" +
+	"\x0eguest_cpu_time\x18\t \x01(\v2\x19.google.protobuf.DurationR\fguestCpuTime\"\xd4\x03\n" +
 	"\bProvider\x12\x1f\n" +
 	"\vprovider_id\x18\x01 \x01(\tR\n" +
 	"providerId\x12#\n" +
@@ -2063,14 +2102,15 @@ var file_wasmatrix_v1_types_proto_depIdxs = []int32{
 	16, // 27: wasmatrix.v1.NodeLoad.calls:type_name -> wasmatrix.v1.ProviderCalls
 	26, // 28: wasmatrix.v1.NodeLoad.guest_cpu_time:type_name -> google.protobuf.Duration
 	26, // 29: wasmatrix.v1.NodeVitals.up_for:type_name -> google.protobuf.Duration
-	24, // 30: wasmatrix.v1.Provider.config:type_name -> wasmatrix.v1.Provider.ConfigEntry
-	5,  // 31: wasmatrix.v1.Provider.state:type_name -> wasmatrix.v1.ProviderState
-	25, // 32: wasmatrix.v1.Provider.constraints:type_name -> wasmatrix.v1.Provider.ConstraintsEntry
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	26, // 30: wasmatrix.v1.NodeVitals.guest_cpu_time:type_name -> google.protobuf.Duration
+	24, // 31: wasmatrix.v1.Provider.config:type_name -> wasmatrix.v1.Provider.ConfigEntry
+	5,  // 32: wasmatrix.v1.Provider.state:type_name -> wasmatrix.v1.ProviderState
+	25, // 33: wasmatrix.v1.Provider.constraints:type_name -> wasmatrix.v1.Provider.ConstraintsEntry
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_wasmatrix_v1_types_proto_init() }
