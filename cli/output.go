@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -67,13 +68,15 @@ func instanceTable(w io.Writer, instances []api.Instance, now time.Time) error {
 	}
 	ids = shortIDs(w, ids, shortestID)
 	for n, i := range instances {
+		cpu, memory := usesNow(i)
 		rows = append(rows, []string{
-			ids[n], i.Name, i.NodeName, i.Status, fmt.Sprint(i.Restarts), age(i.CreatedAt, now), lastWord(i),
+			ids[n], i.Name, i.NodeName, i.Status, fmt.Sprint(i.Restarts), age(i.CreatedAt, now), cpu, memory, lastWord(i),
 		})
 	}
 	return table(w, []column{
 		{heading: "ID"}, {heading: "NAME", least: 16}, {heading: "NODE", least: 12, spare: 2}, {heading: "STATUS", states: true},
-		{heading: "RESTARTS", spare: 3}, {heading: "AGE", spare: 4}, {heading: "EXIT/ERROR", least: 16, spare: 1},
+		{heading: "RESTARTS", spare: 5}, {heading: "AGE", spare: 6}, {heading: "CPU", spare: 3}, {heading: "MEMORY", spare: 4},
+		{heading: "EXIT/ERROR", least: 16, spare: 1},
 	}, rows)
 }
 
@@ -142,7 +145,7 @@ func instanceFields(w io.Writer, i api.Instance) error {
 		{"module", i.ModuleHash},
 		{"arguments", quoted(i.Args)},
 		{"memory limit", formatSize(i.MemoryLimitBytes)},
-	}, limitFields(i), []field{
+	}, slices.Concat(limitFields(i), usageFields(i)), []field{
 		{"constraints", pairs(i.Constraints)},
 		{"capabilities", grantWords(i.Capabilities)},
 		{"on partition", i.OnPartition},
@@ -157,6 +160,32 @@ func instanceFields(w io.Writer, i api.Instance) error {
 		{"exit code", exitCode},
 		{"last error", i.LastError},
 	}))
+}
+
+// usesNow says how much of a processor a guest uses, and what memory it has; nothing, where that is not known or none runs.
+func usesNow(i api.Instance) (cpu, memory string) {
+	if i.Status != "running" || i.Usage == (api.Usage{}) {
+		return "", ""
+	}
+	return fmt.Sprintf("%.2f", i.Usage.CPUUsedCores), formatSize(i.Usage.MemoryBytes)
+}
+
+// usageFields say what an instance has used, if anything.
+func usageFields(i api.Instance) []field {
+	u := i.Usage
+	if u == (api.Usage{}) {
+		return nil
+	}
+	cpu, memory := fmt.Sprintf("%.3fs", u.CPUSeconds), formatSize(u.MemoryPeakBytes)+" at most"
+	if i.Status == "running" {
+		cpu += fmt.Sprintf(", now %.2f of a processor", u.CPUUsedCores)
+		memory = formatSize(u.MemoryBytes) + ", " + memory
+	}
+	all := []field{{"memory used", memory}, {"cpu time", cpu}}
+	if u.Fuel > 0 { // else it is not metered
+		all = append(all, field{"fuel used", strconv.FormatUint(u.Fuel, 10)})
+	}
+	return all
 }
 
 func policy(p api.RestartPolicy) string {

@@ -50,9 +50,11 @@ func sampleTables(now time.Time) map[string]func(io.Writer) error {
 		RestartPolicy: api.RestartPolicy{PolicyType: "on_failure", MaxRetries: 3, BackoffSeconds: 1.5},
 		Durability:    "local", CreatedAt: ago(90 * time.Second), StartedAt: ago(time.Minute), Generation: 1,
 		Args: []string{"-v", "two words"}, MemoryLimitBytes: 64 << 20, CPUMillicores: 250, CPUHard: true, Fuel: 5_000_000_000, RunTimeoutSeconds: 90.5, Constraints: map[string]string{"zone": "b", "disk": "ssd"},
+		Usage: api.Usage{CPUSeconds: 83.0456, CPUUsedCores: 0.987, Fuel: 1_234_567_890, MemoryBytes: 3 << 20, MemoryPeakBytes: 5 << 20},
 	}
 	worker := web
 	worker.InstanceID, worker.Name, worker.Status, worker.NodeName = "01930000-0002-7000-8000-000000000002", "a-longer-name", "crashed", "n"
+	worker.Usage.MemoryBytes, worker.Usage.CPUUsedCores = 0, 0
 	worker.CreatedAt, worker.FinishedAt, worker.Restarts, worker.ExitCode = ago(50*time.Hour), ago(time.Hour), 12, &code
 	worker.LastError = "exit code 3\x1b[31m\nand then some more that is far too long to be shown in one line of a table"
 	wide := worker

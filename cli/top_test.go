@@ -12,6 +12,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
@@ -46,6 +47,7 @@ func topCluster(instances int) *cluster {
 		i := &pb.Instance{
 			InstanceId: fmt.Sprintf("01930000-%04x-7000-8000-%012x", n, n), Spec: &pb.InstanceSpec{Name: "web", MemoryLimitBytes: 64 << 20, ModuleHash: "sha256:ab12"},
 			NodeName: "host-5", Status: pb.InstanceStatus_INSTANCE_STATUS_RUNNING, CreatedAt: timestamppb.New(sampleTime.Add(-time.Hour)), Generation: 1,
+			Usage: &pb.Usage{CpuTime: durationpb.New(90 * time.Second), Fuel: 9e10, MemoryBytes: 3 << 20, MemoryPeakBytes: 3 << 20, CpuUsedCores: 0.5},
 		}
 		i.Spec.RestartPolicy = &pb.RestartPolicy{PolicyType: pb.PolicyType_POLICY_TYPE_NEVER}
 		if n == 2 {

@@ -263,7 +263,7 @@ func (m *topModel) detailLines(height int) []string {
 	if d.instance != nil {
 		i := *d.instance
 		var out bytes.Buffer
-		if err := fields(m.screen(&out), []field{
+		if err := fields(m.screen(&out), slices.Concat([]field{
 			{"name", i.Name},
 			{"status", i.Status},
 			{"node", i.NodeName},
@@ -271,13 +271,14 @@ func (m *topModel) detailLines(height int) []string {
 			{"arguments", quoted(i.Args)},
 			{"memory limit", formatSize(i.MemoryLimitBytes)},
 			{"cpu", cpuWords(i)},
+		}, usageFields(i), []field{
 			{"capabilities", grantWords(i.Capabilities)},
 			{"restart policy", policy(i.RestartPolicy)},
 			{"restarts", fmt.Sprintf("%d, generation %d", i.Restarts, i.Generation)},
 			{"started", moment(i.StartedAt)},
 			{"finished", moment(i.FinishedAt)},
 			{"last end", lastWord(i)},
-		}); err != nil { // a buffer takes all
+		})); err != nil { // a buffer takes all
 			return []string{err.Error()}
 		}
 		lines = append(lines, strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")...)
