@@ -47,7 +47,11 @@ func (d *slowDisk) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
 		return fs.ToErrno(err)
 	}
 	held := unix.NsecToTimespec(d.syncs.Load())
-	return fs.ToErrno(unix.Nanosleep(&held, nil))
+	err := unix.Nanosleep(&held, &held)
+	for errors.Is(err, unix.EINTR) { // by a signal of Go's own scheduler
+		err = unix.Nanosleep(&held, &held)
+	}
+	return fs.ToErrno(err)
 }
 
 // serveSlowDisk is a slow disk, "MEMORY:MOUNTPOINT", until in ends. Each line of in says how long it holds a sync back, in nanoseconds, and is answered.
