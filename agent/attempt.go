@@ -30,7 +30,6 @@ func (a *Agent) attempt(i *instance, module *wasm.Module, first bool, restarts u
 	guest, began, err := a.instantiate(ctx, i, module, session, fuel)
 	switch {
 	case errors.Is(err, wasm.ErrOutOfFuel):
-		i.spent.end(wasm.Usage{Fuel: fuel})
 		return outOfFuel(spec)
 	case err != nil:
 		return end{err: err, why: clip("instantiate: " + err.Error()), held: i.heldBy(ctx)}
@@ -120,6 +119,9 @@ func (a *Agent) instantiate(ctx context.Context, i *instance, module *wasm.Modul
 		Session:     session,
 	})
 	if err != nil {
+		if begun, _ := errors.AsType[*wasm.StartError](err); begun != nil {
+			i.spent.end(begun.Used)
+		}
 		i.order.refuse(err)
 		return nil, began, causeOr(ctx, err)
 	}

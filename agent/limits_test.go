@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/wasmatrix/wasmatrix/modulestore"
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
 )
@@ -140,6 +141,25 @@ func TestBudgetOfFuelIsOneForAllRuns(t *testing.T) {
 	wantSpent(t, h.query(id), 0)
 }
 
+// What a module does before it begins to run counts, also where it is ended in that.
+func TestBudgetOfFuelCountsWhatDidNotBegin(t *testing.T) {
+	h := newHost(t, "n1", nil, nil)
+	hash, id := h.push(spinsBeforeStart), newID()
+	s := withPolicy(spec(hash), pb.PolicyType_POLICY_TYPE_ALWAYS, 0, 0)
+	s.Fuel, s.RunTimeout = 1<<62, durationpb.New(20*time.Millisecond)
+	rec := &pb.Instance{InstanceId: id, Generation: 1, Spec: s, Usage: &pb.Usage{Fuel: 5}}
+	i := newInstance(h.life, rec, &order{hash: modulestore.Hash(hash)}, newOutput(&h.logLimits))
+	module, err := h.prepare(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer module.Release()
+	e := h.attempt(i, module, false, 1)
+	if e.began || !strings.Contains(e.why, "it ran longer than 20ms (--run-timeout)") || i.usage().GetFuel() < 1_000_000 || i.usage().GetMemoryBytes() != 0 {
+		t.Fatalf("it ended with %+v, having used %v", e, i.usage())
+	}
+}
+
 func TestBudgetOfFuelMovesWithTheInstance(t *testing.T) {
 	h := newHost(t, "n1", nil, nil)
 	hash := h.push(actor(t))
@@ -195,7 +215,7 @@ func TestLimitsThatNeedMeteringAreRefusedWithoutIt(t *testing.T) {
 		limit(s)
 		_, err := h.start(s, id, 1)
 		wantCode(t, err, rpc.InvalidRequest)
-		if !strings.Contains(err.Error(), "can't be metered") || !strings.Contains(err.Error(), want) || h.query(id) != nil {
+		if !strings.Contains(err.Error(), "can't be metered (section 10: function 0: it has 1048577 locals)") || !strings.Contains(err.Error(), want) || h.query(id) != nil {
 			t.Errorf("it says %q and left %v", err, h.query(id))
 		}
 	}

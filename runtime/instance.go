@@ -24,6 +24,17 @@ import (
 // ErrOutOfFuel is a guest whose fuel was used up before it began to run: by what its module starts with.
 var ErrOutOfFuel = errors.New("its fuel is used up by the module's own start")
 
+// StartError is why a module could not be made a guest, after what it starts with had used that.
+type StartError struct {
+	Err  error
+	Used Usage
+}
+
+func (e *StartError) Error() string { return e.Err.Error() }
+
+// Unwrap returns why.
+func (e *StartError) Unwrap() error { return e.Err }
+
 // Spec is what one guest is given.
 type Spec struct {
 	Name string // for error messages
@@ -72,7 +83,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 		return nil, tooLittleMemory(need, s.MemoryLimit)
 	}
 	if !m.metered && (s.Cap || s.Fuel > 0) {
-		return nil, invalid("the module can't be metered (the log of the node that compiled it says why), so neither --cpu-hard nor --fuel can be kept: run it without them")
+		return nil, invalid("the module can't be metered (%v), so neither --cpu-hard nor --fuel can be kept: run it without them", m.why)
 	}
 	e.makeRoom()
 	work := e.newWork(m, s)
@@ -95,6 +106,9 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 				e.log.ErrorContext(ctx, "instantiation panicked", "instance_id", s.Name, "err", p)
 				err = fmt.Errorf("instantiate: %v", p)
 			}
+		}
+		if err != nil {
+			err = &StartError{Err: err, Used: i.Usage()}
 		}
 	}()
 	guest := context.WithValue(ctx, hostKey{}, i.host) // a start section may call imports already

@@ -18,7 +18,8 @@ type Module struct {
 	ready  chan struct{} // closed when compiled or err is set
 
 	compiled wazero.CompiledModule
-	metered  bool // it calls the host again and again (package meter); else wazero checks for its context's end
+	metered  bool  // it calls the host again and again (package meter); else wazero checks for its context's end
+	why      error // it can't be metered
 	err      error
 
 	users int // guarded by Engine.mu
@@ -32,7 +33,8 @@ func (e *Engine) Compile(ctx context.Context, hash string, load func(context.Con
 	if first {
 		// It goes on if the caller gives up, as others may wait for it too.
 		e.work.Go(func() {
-			m.compiled, m.metered, m.err = e.compile(context.WithoutCancel(ctx), hash, load)
+			m.compiled, m.why, m.err = e.compile(context.WithoutCancel(ctx), hash, load)
+			m.metered = m.why == nil
 			if m.err == nil {
 				e.metrics.found()
 			} else {
@@ -74,15 +76,16 @@ func (e *Engine) acquire(hash string) (m *Module, first bool) {
 	return m, true
 }
 
-func (e *Engine) compile(ctx context.Context, hash string, load func(context.Context) ([]byte, error)) (compiled wazero.CompiledModule, metered bool, err error) {
+// compile also says why what it returns is not metered; nil where it is.
+func (e *Engine) compile(ctx context.Context, hash string, load func(context.Context) ([]byte, error)) (compiled wazero.CompiledModule, why, err error) {
 	e.compiling <- struct{}{}
 	defer func() { <-e.compiling }()
 	bytes, err := load(ctx)
 	if err != nil {
-		return nil, false, fmt.Errorf("load the module: %w", err)
+		return nil, nil, fmt.Errorf("load the module: %w", err)
 	}
 	if err := Check(bytes); err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	defer func() {
 		if p := recover(); p != nil { // a bug that outside bytes found in the compiler ends only them
@@ -91,22 +94,22 @@ func (e *Engine) compile(ctx context.Context, hash string, load func(context.Con
 		}
 	}()
 	if bytes, err = meter.BoundTables(bytes, maxElements); err != nil {
-		return nil, false, tablesError(err)
+		return nil, nil, tablesError(err)
 	}
-	compiled, why := e.compileMetered(ctx, bytes)
+	compiled, why = e.compileMetered(ctx, bytes)
 	if errors.Is(why, meter.ErrReserved) {
-		return nil, false, invalid("%v: give them another name", why)
+		return nil, nil, invalid("%v: give them another name", why)
 	}
-	if metered = why == nil; !metered {
+	if why != nil {
 		if compiled, err = e.compileChecked(ctx, bytes); err != nil { // which says what is wrong with it as it came
-			return nil, false, err
+			return nil, nil, err
 		}
 		e.log.WarnContext(ctx, "a module can't be metered, so it runs slower", "module", hash, "err", why)
 	}
-	if err := e.checkCompiled(compiled, metered); err != nil {
-		return nil, false, errors.Join(err, compiled.Close(ctx))
+	if err := e.checkCompiled(compiled, why == nil); err != nil {
+		return nil, nil, errors.Join(err, compiled.Close(ctx))
 	}
-	return compiled, metered, nil
+	return compiled, why, nil
 }
 
 func (e *Engine) compileMetered(ctx context.Context, bytes []byte) (wazero.CompiledModule, error) {
