@@ -103,8 +103,12 @@ func (t *turn) leave() {
 	}
 }
 
-// pass lets another guest compute if one waits that has computed less for its share. It returns early as enter does.
+// pass lets other threads of the machine run if any wait, and another guest compute if one waits that has computed less for its share.
+// It returns early as enter does.
 func (t *turn) pass(ctx context.Context) error {
+	t.cpu.stop(t.cpu.now())
+	yieldCore()
+	t.cpu.start(t.cpu.now(), 0)
 	s := t.turns
 	if s.waits.Load() == 0 {
 		return nil

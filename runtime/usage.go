@@ -29,6 +29,7 @@ type stopwatch struct {
 	// Twice the nanoseconds, plus 1 while it runs: of what it has counted or, while it runs, of that less the time when it was started. One
 	// number, so that calls of the host, of which there may be millions a second, need no lock.
 	state atomic.Int64
+	shown atomic.Int64 // the most that it was read as: it may be stopped at a time just before that of who reads it
 }
 
 func (w *stopwatch) now() time.Duration { return time.Since(w.origin) }
@@ -40,12 +41,18 @@ func (w *stopwatch) start(now, and time.Duration) {
 
 func (w *stopwatch) stop(now time.Duration) { w.state.Store(2 * int64(counted(w.state.Load(), now))) }
 
-// read returns what it has counted by now.
+// read returns what it has counted by now, and never less than before.
 func (w *stopwatch) read() time.Duration {
 	for {
 		state := w.state.Load()
-		if now := w.now(); state == w.state.Load() { // else it is not known whether it ran until then
-			return counted(state, now)
+		now := w.now()
+		shown := w.shown.Load()
+		if state != w.state.Load() { // it is not known whether it ran until then
+			continue
+		}
+		read := max(int64(counted(state, now)), shown)
+		if w.shown.CompareAndSwap(shown, read) {
+			return time.Duration(read)
 		}
 	}
 }
