@@ -25,6 +25,7 @@ const (
 // work is what a guest computes. One that is not metered has a queue of its own, and so never waits in it. A nil one does nothing.
 type work struct {
 	turn *turn
+	pace pace
 	fuel fuel
 	runs bool // it has a place among those that compute, or waits for one
 	// It is being instantiated: what the module starts with, which few have, takes a place once it goes on for long.
@@ -32,7 +33,7 @@ type work struct {
 
 	most     int64 // units that are given at once
 	units    int64 // given at the last refill
-	refilled time.Time
+	refilled time.Duration // what the guest had computed then
 }
 
 // newWork returns the work of a new guest of a module.
@@ -41,7 +42,11 @@ func (e *Engine) newWork(m *Module, s Spec) *work {
 	if !m.metered {
 		turns = newTurns(1)
 	}
-	return &work{starts: true, most: mostUnits, turn: turns.turn(s.Share), fuel: fuel{budget: int64(min(s.Fuel, math.MaxInt64))}}
+	w := &work{starts: true, most: mostUnits, turn: turns.turn(s.Share), fuel: fuel{budget: int64(min(s.Fuel, math.MaxInt64))}}
+	if s.Cap {
+		w.pace = pace{share: w.turn.share, paid: -mostCredit}
+	}
+	return w
 }
 
 // offerRefill makes the function there that metered guests call.
@@ -69,19 +74,42 @@ func (w *work) refill(ctx context.Context, left int64) int64 {
 	if w.fuel.note(left); w.fuel.out || ctx.Err() != nil {
 		interrupt()
 	}
-	if w.runs && w.turn.pass(ctx) != nil || w.starts && !w.runs && w.begin(ctx) != nil {
-		interrupt()
-	}
-	now := time.Now()
-	if took := now.Sub(w.refilled); w.units == 0 || took <= 0 {
+	computed := w.turn.cpu.read()
+	if took := computed - w.refilled; w.units == 0 || took <= 0 {
 		w.units = min(firstUnits, w.most)
 	} else {
 		next := w.units * int64(quantum) / int64(took)
 		w.units = min(max(next, w.units/2, fewestUnits), 2*w.units, w.most)
 	}
-	w.refilled = now
+	if w.giveWay(ctx, computed) != nil {
+		interrupt()
+	}
+	w.refilled = w.turn.cpu.read()
 	w.units = w.fuel.give(w.units, left)
 	return w.units
+}
+
+// giveWay lets others compute, where the guest has computed enough for now. It returns early with the context's error.
+func (w *work) giveWay(ctx context.Context, computed time.Duration) error {
+	switch {
+	case w.starts && !w.runs:
+		return w.begin(ctx)
+	case !w.runs:
+		return nil
+	}
+	pause := w.pace.pause(w.turn.cpu.now(), computed)
+	if pause == 0 {
+		return w.turn.pass(ctx)
+	}
+	w.turn.leave()
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return w.turn.enter(ctx)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // begin waits until the guest may compute. It returns the context's error where that ends first.
