@@ -107,8 +107,8 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 // newRuntime returns a runtime with all that guests may import.
 func (e *Engine) newRuntime(ctx context.Context, rc wazero.RuntimeConfig) (wazero.Runtime, error) {
 	r := wazero.NewRuntimeWithConfig(ctx, rc)
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
-		return nil, errors.Join(fmt.Errorf("offer WASI: %w", err), r.Close(ctx))
+	if err := offerWASI(ctx, r); err != nil {
+		return nil, errors.Join(err, r.Close(ctx))
 	}
 	if err := e.offerImports(ctx, r); err != nil {
 		return nil, errors.Join(err, r.Close(ctx))

@@ -98,6 +98,7 @@ type hostKey struct{}
 type host struct {
 	session *capability.Session // nil for none
 	work    *work               // nil outside a run
+	ctx     context.Context     // of the run, for what is told none; set before the guest begins
 
 	// Of the call under way.
 	memory  api.Memory // nil where the guest has none

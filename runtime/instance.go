@@ -2,14 +2,11 @@ package runtime
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	goruntime "runtime"
 	"slices"
-	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/tetratelabs/wazero"
@@ -62,7 +59,6 @@ type Instance struct {
 	name   string
 	module api.Module
 	start  api.Function
-	sleep  *sleeper
 	host   *host
 	memory *allocator
 }
@@ -88,7 +84,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 	e.makeRoom()
 	work := e.newWork(m, s)
 	memory := &allocator{limit: s.MemoryLimit}
-	i := &Instance{name: s.Name, host: &host{session: s.Session, work: work}, sleep: &sleeper{ctx: ctx, work: work}, memory: memory}
+	i := &Instance{name: s.Name, host: &host{session: s.Session, work: work, ctx: ctx}, memory: memory}
 	r := e.metered
 	if !m.metered {
 		if r, err = e.checked(); err != nil {
@@ -139,19 +135,18 @@ func (i *Instance) config(s Spec) wazero.ModuleConfig {
 		WithName("").         // anonymous: many instances of one module
 		WithStartFunctions(). // Run calls _start
 		WithArgs(s.Args...).
-		WithSysWalltime().WithSysNanotime().
-		WithNanosleep(i.sleep.sleep).WithOsyield(goruntime.Gosched).
-		WithRandSource(rand.Reader)
+		WithSysWalltime().WithSysNanotime()
 	for _, key := range slices.Sorted(maps.Keys(s.Env)) {
 		c = c.WithEnv(key, s.Env[key])
 	}
-	if s.Stdout != nil {
-		c = c.WithStdout(s.Stdout)
+	return c.WithStdout(i.console(s.Stdout)).WithStderr(i.console(s.Stderr))
+}
+
+func (i *Instance) console(to io.Writer) io.Writer {
+	if to == nil {
+		to = io.Discard
 	}
-	if s.Stderr != nil {
-		c = c.WithStderr(s.Stderr)
-	}
-	return c
+	return &console{host: i.host, to: to}
 }
 
 func tooLittleMemory(need, limit uint64) error {
@@ -173,7 +168,7 @@ func (i *Instance) Run(ctx context.Context) (exit Exit) {
 	// Freed with a context of its own: ctx may have ended.
 	defer func() { _ = i.module.Close(context.WithoutCancel(ctx)) }()
 	defer i.host.close()
-	i.sleep.ctx = ctx
+	i.host.ctx = ctx
 	if i.host.work.begin(ctx) != nil {
 		return Exit{Interrupted: true}
 	}
@@ -197,26 +192,4 @@ func (i *Instance) Run(ctx context.Context) (exit Exit) {
 func (i *Instance) Close(ctx context.Context) error {
 	i.host.close()
 	return i.module.Close(ctx)
-}
-
-// sleeper makes a guest's sleep end with its context.
-type sleeper struct {
-	ctx  context.Context // of the run; set before the guest begins, read by the guest's own goroutine
-	work *work
-}
-
-func (s *sleeper) sleep(nanoseconds int64) {
-	if nanoseconds <= 0 {
-		goruntime.Gosched()
-		return
-	}
-	s.work.rest()
-	timer := time.NewTimer(time.Duration(nanoseconds))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		s.work.resume(s.ctx)
-	case <-s.ctx.Done():
-		interrupt() // it would sleep on
-	}
 }

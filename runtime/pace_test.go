@@ -14,29 +14,32 @@ import (
 // end late.
 func TestGuestIsKeptToItsShare(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		share := time.Duration(rapid.IntRange(1, 1000).Draw(t, "share"))
-		p := pace{share: int(share), paid: -mostCredit}
+		share := rapid.IntRange(1, 1000).Draw(t, "share")
+		of := func(d time.Duration) time.Duration { return time.Duration(int64(d) * int64(share) / 1000) }
+		p := pace{share: share, paid: -mostCredit}
 		rests := rapid.Bool().Draw(t, "it rests at times")
 		most := rapid.SampledFrom([]time.Duration{quantum, 3 * quantum, 5 * time.Millisecond}).Draw(t, "the longest piece")
 		type moment struct{ now, computed time.Duration }
 		past := []moment{{}}
 		var now, computed time.Duration
 		for range rapid.IntRange(1, 300).Draw(t, "pieces") {
-			piece := rapid.Custom(func(t *rapid.T) time.Duration { return time.Duration(rapid.Int64Range(1, int64(most)).Draw(t, "piece")) }).Draw(t, "piece")
+			piece := rapid.Custom(func(t *rapid.T) time.Duration {
+				return time.Duration(rapid.Int64Range(1, int64(most)).Draw(t, "piece"))
+			}).Draw(t, "piece")
 			now, computed = now+piece, computed+piece
 			for _, then := range past {
-				if got, may := computed-then.computed, (now-then.now+mostCredit)*share/1000+most; got > may {
+				if got, may := computed-then.computed, of(now-then.now+mostCredit)+most; got > may {
 					t.Fatalf("with a share of %d it computed for %s in %s", share, got, now-then.now)
 				}
 			}
 			pause := p.pause(now, computed)
-			if limit := pauseFor + most*1000/share; pause > limit {
+			if limit := pauseFor + most*1000/time.Duration(share); pause > limit {
 				t.Fatalf("with a share of %d it is to pause for %s, after pieces of %s", share, pause, most)
 			}
 			if pause > 0 {
 				late := time.Duration(rapid.Int64Range(0, int64(pauseFor)).Draw(t, "late by"))
 				now += pause + late
-				if less := now*share/1000 - computed; !rests && less > (pauseFor+mostCredit)*share/1000 {
+				if less := of(now) - computed; !rests && less > of(pauseFor+mostCredit) {
 					t.Fatalf("with a share of %d it has computed for %s of %s", share, computed, now)
 				}
 			} else if rests {

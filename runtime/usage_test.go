@@ -2,6 +2,9 @@ package runtime
 
 import (
 	"context"
+	"errors"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/wasmatrix/wasmatrix/internal/guest"
+	"github.com/wasmatrix/wasmatrix/runtime/meter"
 )
 
 // instantiated is an instance whose memory and fuel are those of a spec, and what it is to do.
@@ -138,4 +142,49 @@ func TestWaitingIsNoComputing(t *testing.T) {
 		}
 		nobodyIsLeft(t, s, 1)
 	})
+}
+
+func TestModuleThatPassesForMeteredIsRefused(t *testing.T) {
+	e := newEngine(t)
+	exports := append([]byte{2, 6}, "_start\x00\x00"...)
+	exports = append(append(append(exports, byte(len(meter.Counter))), meter.Counter...), 3, 0)
+	own := section(6, 1, 0x7e, 1, 0x42, 0, 0x0b)
+	_, err := compileBytes(e, tiny(oneFunction, own, section(7, exports...), emptyCode))
+	var refused *InvalidModuleError
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), meter.Counter) {
+		t.Errorf("got %v, want a refusal that tells of %s", err, meter.Counter)
+	}
+}
+
+// Real guests that never rest get what their shares say, and those of the same share get the same.
+func TestRealGuestsShareByTheirShares(t *testing.T) {
+	e := newEngine(t)
+	e.turns = newTurns(2) // fewer than there are guests, wherever this runs
+	m := compile(t, e, guest.Actor(t))
+	ctx, stop := context.WithCancel(t.Context())
+	shares := []int{100, 300, 100, 300}
+	var guests []*Instance
+	var run sync.WaitGroup
+	for _, share := range shares {
+		i := instantiated(t, e, m, Spec{Share: share}, "spin")
+		guests = append(guests, i)
+		run.Go(func() { i.Run(ctx) })
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	var each []time.Duration
+	for all := time.Duration(0); all < 3200*time.Millisecond; <-tick.C {
+		all, each = 0, nil
+		for _, i := range guests {
+			each = append(each, i.Usage().CPU)
+			all += each[len(each)-1]
+		}
+	}
+	stop()
+	run.Wait()
+	for n, share := range shares {
+		if got, want := each[n], time.Duration(share)*4*time.Millisecond; got < want*9/10 || got > want*11/10 {
+			t.Errorf("with a share of %d it got %s, want %s; all got %v", share, got, want, each)
+		}
+	}
 }

@@ -31,8 +31,8 @@ type work struct {
 	// It is being instantiated: what the module starts with, which few have, takes a place once it goes on for long.
 	starts bool
 
-	most     int64 // units that are given at once
-	units    int64 // given at the last refill
+	most     int64         // units that are given at once
+	units    int64         // given at the last refill
 	refilled time.Duration // what the guest had computed then
 }
 
@@ -139,6 +139,30 @@ func (w *work) rest() {
 
 func (w *work) resume(ctx context.Context) {
 	if w != nil && w.runs && w.turn.enter(ctx) != nil {
+		interrupt()
+	}
+}
+
+// sleep lets the guest wait. It ends with the run, and so does the guest.
+func (w *work) sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		w.yield(ctx)
+		return
+	}
+	w.rest()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		w.resume(ctx)
+	case <-ctx.Done():
+		interrupt()
+	}
+}
+
+// yield is for calls of the host that go on for long: others compute if it is their turn, and the guest ends where its time is over.
+func (w *work) yield(ctx context.Context) {
+	if ctx.Err() != nil || w.giveWay(ctx, w.turn.cpu.read()) != nil {
 		interrupt()
 	}
 }

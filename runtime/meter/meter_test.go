@@ -102,10 +102,52 @@ func TestGuestCannotReachTheCounter(t *testing.T) {
 			t.Errorf("a module that %s is accepted", what)
 		}
 	}
-	imports := build([]byte{secType, 1, typeFunc, 1, typeI64, 1, typeI64},
-		append(appendSized(appendSized([]byte{secImport, 1}, []byte(HostModule)), []byte(HostRefill)), 0, 0))
-	if _, err := Rewrite(imports); !errors.Is(err, ErrReserved) {
-		t.Errorf("a module that imports the host's function is answered with %v", err)
+}
+
+// What the host reads the counter by is nobody else's, whatever there is of the module otherwise.
+func TestReservedNamesAreRefused(t *testing.T) {
+	types, code := []byte{secType, 1, typeFunc, 1, typeI64, 1, typeI64}, []byte{secCode, 1, 4, 0, opLocalGet, 0, opEnd}
+	imports := func(name string, what ...byte) []byte {
+		return append(appendSized(appendSized([]byte{secImport, 1}, []byte(HostModule)), []byte(name)), what...)
+	}
+	exports := func(what ...byte) []byte { return append(appendSized([]byte{secExport, 1}, []byte(Counter)), what...) }
+	own := []byte{secGlobal, 1, typeI64, 1, opI64Const, 0, opEnd}
+	for what, wasm := range map[string][]byte{
+		"imports the host's function":             build(types, imports(HostRefill, 0, 0)),
+		"imports the counter":                     build(types, imports("counter", 3, typeI64, 1)),
+		"imports the counter by its whole name":   build(types, imports(Counter, 3, typeI64, 1)),
+		"exports a global as the counter":         build(types, []byte{secFunction, 1, 0}, own, exports(3, 0), code),
+		"exports a function as the counter":       build(types, []byte{secFunction, 1, 0}, exports(0, 0), code),
+		"exports a memory as the counter":         build(types, []byte{secFunction, 1, 0}, []byte{5, 1, 0, 1}, exports(2, 0), code),
+		"exports it and has no function":          build(own, exports(3, 0)),
+		"exports it, its length in more bytes":    build(own, append(append([]byte{secExport, 1, 0x80 | byte(len(Counter)), 0}, Counter...), 3, 0)),
+		"exports what it imports, as the counter": build(types, append(appendSized(appendSized([]byte{secImport, 1}, []byte("m")), []byte("g")), 3, typeI64, 1), exports(3, 0)),
+	} {
+		if _, err := Rewrite(wasm); !errors.Is(err, ErrReserved) {
+			t.Errorf("a module that %s is answered with %v", what, err)
+		}
+	}
+}
+
+// Its counter is the one the host reads, whatever the module exports beside it.
+func TestHostReadsTheCounter(t *testing.T) {
+	b := &budget{quantum: 1000, left: 1 << 40}
+	m, err := b.instantiate(t, rewritten(t, one(opLoop, blockEmpty, opLocalGet, 0, opI32Const, 1, 0x6b, 0x22, 0, opBrIf, 0, opEnd, opLocalGet, 0, opEnd)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counter := m.ExportedGlobal(Counter)
+	used := func() int64 { return b.spent + b.given - int64(counter.Get()) }
+	var costs []int64
+	for _, rounds := range []uint64{1, 2, 3, 10_001, 20_001} {
+		before := used()
+		if _, err := m.ExportedFunction("f").Call(t.Context(), rounds); err != nil {
+			t.Fatal(err)
+		}
+		costs = append(costs, used()-before)
+	}
+	if each := costs[1] - costs[0]; each <= 0 || costs[2] != costs[1]+each || costs[3] != costs[0]+10_000*each || costs[4] != costs[0]+20_000*each {
+		t.Errorf("1, 2, 3, 10,001 and 20,001 rounds cost %v", costs)
 	}
 }
 

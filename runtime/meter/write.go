@@ -7,9 +7,6 @@ import (
 
 // write returns the module as it is after the rewriting.
 func (m *module) write() ([]byte, error) {
-	if len(m.functions) == 0 {
-		return append(append([]byte{}, header...), m.raw()...), nil // nothing runs
-	}
 	out := append([]byte{}, header...)
 	// Sections that are not there may have to be made, in their places.
 	made := map[byte]bool{}
@@ -38,15 +35,6 @@ func (m *module) write() ([]byte, error) {
 		out = appendSection(out, s.id, body)
 	}
 	return out, nil
-}
-
-// raw returns the sections as they were.
-func (m *module) raw() []byte {
-	var out []byte
-	for _, s := range m.sections {
-		out = appendSection(out, s.id, s.body)
-	}
-	return out
 }
 
 func appendSection(to []byte, id byte, body []byte) []byte { return appendSized(append(to, id), body) }
