@@ -125,10 +125,13 @@ func (f *badFile) Write(p []byte) (int, error) {
 	}
 	n, werr := f.file.Write(p)
 	f.size += int64(n)
-	return n, errors.Join(err, werr)
+	if err = errors.Join(err, werr); err != nil {
+		return n, err
+	}
+	return n, f.sync()
 }
 
-func (f *badFile) Sync() error {
+func (f *badFile) sync() error {
 	if err := f.disk.ask("sync", f.path); err != nil {
 		f.failed = true
 		return err

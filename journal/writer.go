@@ -176,11 +176,7 @@ func (w *writer) append(frames [][]byte) error {
 	if len(data) == 0 {
 		return nil
 	}
-	_, err := w.file.Write(data)
-	if err == nil {
-		err = w.sync(w.file)
-	}
-	if err != nil {
+	if err := w.write(w.file, data); err != nil {
 		w.drop()
 		return diskError("write", w.journal.path, err)
 	}
@@ -221,10 +217,7 @@ func (w *writer) create(path string, data []byte) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err = f.Write(data); err == nil {
-		err = w.sync(f)
-	}
-	if err != nil {
+	if err := w.write(f, data); err != nil {
 		ignore(f.Close())
 		ignore(w.disk.Remove(path))
 		return nil, err
@@ -232,9 +225,9 @@ func (w *writer) create(path string, data []byte) (file, error) {
 	return f, nil
 }
 
-func (w *writer) sync(f file) error {
+func (w *writer) write(f file, data []byte) error {
 	began := time.Now()
-	err := f.Sync()
+	_, err := f.Write(data)
 	w.journal.metrics.sync.Observe(time.Since(began).Seconds())
 	return err
 }
