@@ -175,8 +175,8 @@ func typeOf(f api.FunctionDefinition) string {
 	return strings.TrimSpace(fmt.Sprintf("(%s) %s", names(f.ParamTypes()), names(f.ResultTypes())))
 }
 
-// tablesError says what is wrong with a module's tables.
-func tablesError(err error) error {
+// boundError says why a module must not even be compiled.
+func boundError(err error) error {
 	var many *meter.TooManyElementsError
 	if errors.As(err, &many) {
 		return invalid("the tables of the module start with %s elements, more than the %s that an instance may have: split the module, or have it call fewer functions through pointers",

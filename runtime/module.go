@@ -93,8 +93,8 @@ func (e *Engine) compile(ctx context.Context, hash string, load func(context.Con
 			compiled, err = nil, invalid("the module made the compiler fail (%v)", p)
 		}
 	}()
-	if bytes, err = meter.BoundTables(bytes, maxElements); err != nil {
-		return nil, nil, tablesError(err)
+	if bytes, err = meter.Bound(bytes, maxElements); err != nil {
+		return nil, nil, boundError(err)
 	}
 	compiled, why = e.compileMetered(ctx, bytes)
 	if errors.Is(why, meter.ErrReserved) {

@@ -50,7 +50,7 @@ func BenchmarkLongInstructions(b *testing.B) {
 				section(10, slices.Concat([]byte{2}, body(c.before), body(c.code))...),
 				section(11, slices.Concat([]byte{1, 1}, leb(uint32(c.data)), make([]byte, c.data))...),
 			)
-			wasm, err := meter.BoundTables(wasm, maxElements)
+			wasm, err := meter.Bound(wasm, maxElements)
 			if err != nil {
 				b.Fatal(err)
 			}

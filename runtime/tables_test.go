@@ -30,7 +30,7 @@ func TestTablesEndWhereAnInstanceMayHaveNoMore(t *testing.T) {
 		t.Errorf("metered, it ends with %+v", exit)
 	}
 
-	bounded, err := meter.BoundTables(growing(20_000), maxElements)
+	bounded, err := meter.Bound(growing(20_000), maxElements)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func variants() []variant {
 	background := func(ctx context.Context) (context.Context, context.CancelFunc) { return ctx, func() {} }
 	return []variant{
 		{"native", wazero.NewRuntimeConfig(), same, background},
-		{"metered", wazero.NewRuntimeConfig(), Rewrite, background},
+		{"metered", wazero.NewRuntimeConfig(), asRun, background},
 		{"closeOnContextDone", wazero.NewRuntimeConfig().WithCloseOnContextDone(true), same, context.WithCancel},
 	}
 }
@@ -112,7 +112,7 @@ func BenchmarkRewrite(b *testing.B) {
 	var size int
 	for b.Loop() {
 		began := time.Now()
-		metered, err := Rewrite(wasm)
+		metered, err := asRun(wasm)
 		if err != nil {
 			b.Fatal(err)
 		}

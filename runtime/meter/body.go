@@ -51,7 +51,7 @@ func (m *module) readFunction(r *reader, params int) (function, error) {
 		locals += uint64(r.u32())
 		r.byte()
 	}
-	if locals > 1<<20 && r.err == nil {
+	if locals > maxLocals && r.err == nil {
 		return f, fmt.Errorf("it has %d locals", locals)
 	}
 	f.locals, f.code = uint32(locals), r.at

@@ -45,6 +45,12 @@ func Rewrite(module []byte) ([]byte, error) {
 	return m.write()
 }
 
+var (
+	errHeader = errors.New("it does not begin as a core module of version 1 does")
+	errText   = errors.New("a name is no text")
+	errOrder  = errors.New("it is unknown, or not in its place")
+)
+
 // header is how each module begins.
 var header = []byte{0, 'a', 's', 'm', 1, 0, 0, 0}
 
@@ -55,6 +61,7 @@ const (
 	secImport   = 2
 	secFunction = 3
 	secTable    = 4
+	secMemory   = 5
 	secGlobal   = 6
 	secExport   = 7
 	secStart    = 8
@@ -65,7 +72,7 @@ const (
 )
 
 // order is where a section stands.
-var order = map[byte]int{secType: 1, secImport: 2, secFunction: 3, secTable: 4, 5: 5, secGlobal: 6, secExport: 7, secStart: 8, secElement: 9, secCount: 10, secCode: 11, secData: 12}
+var order = map[byte]int{secType: 1, secImport: 2, secFunction: 3, secTable: 4, secMemory: 5, secGlobal: 6, secExport: 7, secStart: 8, secElement: 9, secCount: 10, secCode: 11, secData: 12}
 
 // section is one as it was read.
 type section struct {
@@ -92,7 +99,7 @@ type module struct {
 func parse(raw []byte) (*module, error) {
 	rest, ok := bytes.CutPrefix(raw, header)
 	if !ok {
-		return nil, errors.New("it does not begin as a core module of version 1 does")
+		return nil, errHeader
 	}
 	m := &module{pieceAt: map[piece]uint32{}}
 	last := 0
@@ -107,7 +114,7 @@ func parse(raw []byte) (*module, error) {
 			continue
 		}
 		if at, known := order[id]; !known || at <= last {
-			return nil, fmt.Errorf("section %d is unknown, or not in its place", id)
+			return nil, fmt.Errorf("section %d: %w", id, errOrder)
 		}
 		last = order[id]
 		if err := m.read(id, body); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -236,11 +237,16 @@ func FuzzRewrite(f *testing.F) {
 	for _, seed := range [][]byte{
 		one(opLocalGet, 0, opEnd), one(opLoop, blockEmpty, opBr, 0, opEnd, opLocalGet, 0, opEnd),
 		one(opI32Const, 0, opI32Const, 1, opI32Const, 5, opMisc, miscMemoryFill, 0, opLocalGet, 0, opEnd), header,
+		moving(typeI32, opMisc, miscTableInit, 0, 0),
 	} {
 		f.Add(seed)
 	}
 	r := wazero.NewRuntimeWithConfig(f.Context(), wazero.NewRuntimeConfigInterpreter())
 	f.Fuzz(func(t *testing.T, wasm []byte) {
+		wasm, err := Bound(wasm, 100_000)
+		if err != nil {
+			return // compiling it would take all memory there is
+		}
 		_, before := r.CompileModule(t.Context(), wasm)
 		out, err := Rewrite(wasm)
 		if err == nil {
@@ -250,4 +256,41 @@ func FuzzRewrite(f *testing.F) {
 			t.Errorf("before: %v\nafter: %v", before, err)
 		}
 	})
+}
+
+// A few bytes can speak of much that does not come, for which whoever compiles them would make room.
+func TestNothingIsAnnouncedThatDoesNotCome(t *testing.T) {
+	many := appendU32(nil, 1<<32-1)
+	for id := range byte(secCount + 1) {
+		if id == secCustom || id == secStart || id == secCount {
+			continue
+		}
+		if out, err := Bound(build(append([]byte{id}, many...)), 100); err == nil {
+			t.Errorf("section %d of %d is accepted: %x", id, uint32(1<<32-1), out)
+		}
+	}
+	for what, section := range map[string][]byte{
+		"parameters":    slices.Concat([]byte{secType, 1, typeFunc}, many),
+		"results":       slices.Concat([]byte{secType, 1, typeFunc, 0}, many),
+		"elements":      slices.Concat([]byte{secElement, 1, 1, 0}, many),
+		"data":          slices.Concat([]byte{secData, 1, 1}, many),
+		"locals":        append([]byte{secCode, 1}, appendSized(nil, slices.Concat([]byte{1}, many, []byte{typeI64, opEnd}))...),
+		"code":          slices.Concat([]byte{secCode, 1}, many),
+		"a long export": slices.Concat([]byte{secExport, 1}, many),
+	} {
+		if out, err := Bound(build(section), 100); err == nil {
+			t.Errorf("%s are accepted: %x", what, out)
+		}
+	}
+	names := func(parts ...byte) []byte { return append(appendSized([]byte{secCustom}, []byte("name")), parts...) }
+	for what, section := range map[string][]byte{
+		"functions":       names(append([]byte{namesOfFunctions, 5}, many...)...),
+		"locals":          names(append([]byte{namesOfLocals, 7, 1, 0}, many...)...),
+		"no text":         names(nameOfModule, 2, 1, 0xff),
+		"more than it is": names(namesOfFunctions, 9, 0),
+	} {
+		if out, err := Bound(build(section), 100); err != nil || len(out) != len(header) {
+			t.Errorf("names of %s are kept: %x, %v", what, out, err)
+		}
+	}
 }

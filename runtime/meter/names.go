@@ -1,9 +1,13 @@
 package meter
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // The parts of a name section that go by functions.
 const (
+	nameOfModule     = 0
 	namesOfFunctions = 1
 	namesOfLocals    = 2
 	namesOfLabels    = 3
@@ -58,6 +62,54 @@ func (m *module) namesByFunction(r *reader, skip func(*reader)) (out []byte, ok 
 		out = append(out, r.bytes[from:r.at]...)
 	}
 	return out, r.whole() == nil
+}
+
+// isNames says whether a custom section is of names.
+func isNames(body []byte) bool {
+	r := &reader{bytes: body}
+	return string(r.take(r.u32())) == "name"
+}
+
+// readable says whether all names in such a section are there, and are text.
+func readable(body []byte) bool {
+	r := &reader{bytes: body}
+	r.skipName()
+	for r.more() {
+		id := r.byte()
+		part := r.sized()
+		var err error
+		switch id {
+		case nameOfModule:
+			part.text()
+			err = part.whole()
+		case namesOfFunctions:
+			for range part.count() {
+				part.u32()
+				part.text()
+			}
+			err = part.whole()
+		case namesOfLocals, namesOfLabels:
+			for range part.count() {
+				part.u32()
+				for range part.count() {
+					part.u32()
+					part.text()
+				}
+			}
+			err = part.whole()
+		}
+		if err != nil {
+			return false
+		}
+	}
+	return r.err == nil
+}
+
+// text passes a name that has to be text.
+func (r *reader) text() {
+	if !utf8.Valid(r.take(r.u32())) {
+		r.fail(errText)
+	}
 }
 
 func (r *reader) skipName() { r.skip(r.u32()) }

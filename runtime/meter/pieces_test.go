@@ -160,7 +160,7 @@ func TestTablesAreBounded(t *testing.T) {
 		"one that grows, one that not": {module(2, typeFuncref, 0, 10, typeExternref, 1, 30, 30), module(2, typeFuncref, 1, 10, 70, typeExternref, 1, 30, 30)},
 		"none":                         {module(0), module(0)},
 	} {
-		if out, err := BoundTables(c.before, 100); err != nil || !bytes.Equal(out, c.after) {
+		if out, err := Bound(c.before, 100); err != nil || !bytes.Equal(out, c.after) {
 			t.Errorf("%s: %x becomes %x (%v), want %x", what, c.before, out, err, c.after)
 		}
 	}
@@ -172,7 +172,7 @@ func TestTablesAreBounded(t *testing.T) {
 		"a truncated one":             module(1, typeFuncref, 0),
 		"too many":                    build(append([]byte{secTable}, slices.Concat(appendU32(nil, maxTables+1), bytes.Repeat([]byte{typeFuncref, 0, 0}, maxTables+1))...)),
 	} {
-		if _, err := BoundTables(wasm, 100); err == nil {
+		if _, err := Bound(wasm, 100); err == nil {
 			t.Errorf("%s is accepted", what)
 		}
 	}
