@@ -54,7 +54,8 @@ func Bound(wasm []byte, elements uint32) ([]byte, error) {
 		switch {
 		case err != nil:
 		case id == secCustom:
-			if isNames(content) {
+			name := body.text()
+			if err = body.err; err == nil && name == "name" {
 				if named || !readable(content) {
 					continue
 				}

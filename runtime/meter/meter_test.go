@@ -276,6 +276,7 @@ func TestNothingIsAnnouncedThatDoesNotCome(t *testing.T) {
 		"data":          slices.Concat([]byte{secData, 1, 1}, many),
 		"locals":        append([]byte{secCode, 1}, appendSized(nil, slices.Concat([]byte{1}, many, []byte{typeI64, opEnd}))...),
 		"code":          slices.Concat([]byte{secCode, 1}, many),
+		"a long name":   append([]byte{secCustom}, many...),
 		"a long export": slices.Concat([]byte{secExport, 1}, many),
 	} {
 		if out, err := Bound(build(section), 100); err == nil {

@@ -64,13 +64,7 @@ func (m *module) namesByFunction(r *reader, skip func(*reader)) (out []byte, ok 
 	return out, r.whole() == nil
 }
 
-// isNames says whether a custom section is of names.
-func isNames(body []byte) bool {
-	r := &reader{bytes: body}
-	return string(r.take(r.u32())) == "name"
-}
-
-// readable says whether all names in such a section are there, and are text.
+// readable says whether all names in the section of that name are there, and are text.
 func readable(body []byte) bool {
 	r := &reader{bytes: body}
 	r.skipName()
@@ -105,11 +99,13 @@ func readable(body []byte) bool {
 	return r.err == nil
 }
 
-// text passes a name that has to be text.
-func (r *reader) text() {
-	if !utf8.Valid(r.take(r.u32())) {
+// text reads a name, which has to be text.
+func (r *reader) text() string {
+	name := r.take(r.u32())
+	if !utf8.Valid(name) {
 		r.fail(errText)
 	}
+	return string(name)
 }
 
 func (r *reader) skipName() { r.skip(r.u32()) }
