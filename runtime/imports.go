@@ -119,6 +119,7 @@ type host struct {
 func (e *Engine) hostCall(f hostFunction) func(context.Context, api.Module, []uint64) {
 	// These tell of the call before, and closing is done on the way to telling what failed.
 	keeps := strings.HasPrefix(f.name, "result_") || f.name == "http_close"
+	waits := f.name != "abi_version" && !strings.HasPrefix(f.name, "result_")
 	return func(ctx context.Context, m api.Module, stack []uint64) {
 		h, ok := ctx.Value(hostKey{}).(*host)
 		if !ok { // no run of ours
@@ -131,9 +132,13 @@ func (e *Engine) hostCall(f hostFunction) func(context.Context, api.Module, []ui
 		if !keeps {
 			h.result, h.number = nil, 0
 		}
-		h.work.beginCall()
+		if waits {
+			h.work.beginCall()
+		}
 		value, err := e.guarded(ctx, f, h)
-		h.work.endCall(ctx)
+		if waits {
+			h.work.endCall(ctx)
+		}
 		if ctx.Err() != nil {
 			panic(sys.NewExitError(sys.ExitCodeContextCanceled)) // ends the guest here, before it makes an exit of its own of this
 		}

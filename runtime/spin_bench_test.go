@@ -14,9 +14,18 @@ import (
 
 // BenchmarkBesideSpinningGuests measures what sixteen guests that never rest leave to the others: how long a collection of all garbage
 // takes beside them, how late a sleep ends, how long a stop takes, and how evenly they share the cores.
+//
+// With as many of Go's processors as there are cores, and with more, as agents have them (decision 005).
 func BenchmarkBesideSpinningGuests(b *testing.B) {
+	for _, spare := range []int{0, 16} {
+		b.Run(fmt.Sprintf("spare=%d", spare), func(b *testing.B) { besideSpinningGuests(b, spare) })
+	}
+}
+
+func besideSpinningGuests(b *testing.B, spare int) {
 	const guests = 16
 	e := newEngine(b)
+	defer goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(0) + spare))
 	m := compile(b, e, guest.Actor(b))
 	var running sync.WaitGroup
 	var works []*work
@@ -71,5 +80,4 @@ func BenchmarkBesideSpinningGuests(b *testing.B) {
 	b.ReportMetric(late[len(late)/2].Seconds()*1000, "late-ms")
 	b.ReportMetric(late[len(late)-1].Seconds()*1000, "late-worst-ms")
 	b.ReportMetric(float64(shares[len(shares)-1])/float64(shares[0]), "most/least")
-	fmt.Println(shares)
 }

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	goruntime "runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -187,4 +188,28 @@ func TestRealGuestsShareByTheirShares(t *testing.T) {
 			t.Errorf("with a share of %d it got %s, want %s; all got %v", share, got, want, each)
 		}
 	}
+}
+
+// Guests that never rest let garbage be collected, and each computes.
+func TestGarbageIsCollectedBesideSpinningGuests(t *testing.T) {
+	e := newEngine(t)
+	m := compile(t, e, guest.Actor(t))
+	ctx, stop := context.WithCancel(t.Context())
+	var guests []*Instance
+	var run sync.WaitGroup
+	for range 16 {
+		i := instantiated(t, e, m, Spec{}, "spin")
+		guests = append(guests, i)
+		run.Go(func() { i.Run(ctx) })
+	}
+	for _, i := range guests {
+		for i.Usage().Fuel == 0 {
+			goruntime.Gosched()
+		}
+	}
+	for range 10 {
+		goruntime.GC()
+	}
+	stop()
+	run.Wait()
 }
