@@ -23,6 +23,7 @@ func BenchmarkBesideSpinningGuests(b *testing.B) {
 }
 
 func besideSpinningGuests(b *testing.B, spare int) {
+	b.Helper()
 	const guests = 16
 	e := newEngine(b)
 	defer goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(0) + spare))

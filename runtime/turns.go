@@ -104,11 +104,13 @@ func (t *turn) leave() {
 	}
 }
 
-// pass lets other threads of the machine run if any wait, and another guest compute if one waits that has computed less for its share.
-// It returns early as enter does.
+// pass lets other threads of the machine run if any wait, and what else is ready in this process: Go's scheduler looks at the collector's
+// workers and the network only when a goroutine stops by itself, or after 10 ms. Then another guest computes if one waits that has computed
+// less for its share. It returns early as enter does.
 func (t *turn) pass(ctx context.Context) error {
 	t.cpu.stop(t.cpu.now())
 	yieldCore()
+	goruntime.Gosched()
 	t.cpu.start(t.cpu.now(), 0)
 	s := t.turns
 	if s.waits.Load() == 0 {
@@ -126,14 +128,6 @@ func (t *turn) pass(ctx context.Context) error {
 	s.line(t)
 	s.mu.Unlock()
 	return t.wait(ctx)
-}
-
-// breathe lets what else is ready run: the collector's workers, what came from the network. Go's scheduler sees to that only when a goroutine
-// stops by itself, or after 10 ms. The guest keeps its place.
-func (t *turn) breathe() {
-	t.cpu.stop(t.cpu.now())
-	goruntime.Gosched()
-	t.cpu.start(t.cpu.now(), 0)
 }
 
 // beginCall and endCall enclose what may wait or not. A guest whose calls are quick keeps its place.

@@ -97,7 +97,6 @@ func (w *work) giveWay(ctx context.Context, computed time.Duration) error {
 	case !w.runs:
 		return nil
 	}
-	w.turn.breathe()
 	pause := w.pace.pause(w.turn.cpu.now(), computed)
 	if pause == 0 {
 		return w.turn.pass(ctx)
