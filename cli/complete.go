@@ -218,7 +218,7 @@ func (c *completer) argument(l *line, current string) proposals {
 		return ask.nodes()
 	case word == "HASH":
 		return ask.modules()
-	case word == "MODULE":
+	case word == "MODULE" || word == "[MODULE]":
 		// Whoever types no part of it wants a file: there is nothing in a hash to choose by.
 		if current != "" && (strings.HasPrefix(hashPrefix, current) || strings.HasPrefix(current, hashPrefix)) {
 			return ask.modules()

@@ -12,7 +12,7 @@ import (
 
 // Words that stand for what can be proposed, and for what nobody but the user knows.
 var (
-	proposed = strings.Fields("ADDRESS COMMAND [COMMAND] DIR FILE FORMAT HASH ID KEY ID=PERM[,PERM...] ID[=PERM,...] LEVEL [LEVEL] MODULE NAME NODE POLICY PROFILE REF SHELL STATUS TYPE WHAT [--")
+	proposed = strings.Fields("ADDRESS COMMAND [COMMAND] DIR FILE FORMAT HASH ID KEY ID=PERM[,PERM...] ID[=PERM,...] LEVEL [LEVEL] MODULE [MODULE] NAME NODE POLICY PROFILE REF SHELL STATUS TYPE WHAT [--")
 	free     = strings.Fields("ADDRESSES FACTOR IP K=V N PORT SIZE TEXT TIME URL USER UUID ARG...]")
 )
 

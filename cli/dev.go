@@ -34,7 +34,7 @@ func devCommand(build Build) *cli.Command {
 	return &cli.Command{
 		Name:      "dev",
 		Usage:     "run a throw-away cluster, and a module that is watched",
-		ArgsUsage: "MODULE [-- ARG...]",
+		ArgsUsage: "[MODULE] [-- ARG...]",
 		Description: "All nodes are in this process, on 127.0.0.1, and keep their data in a temporary directory. The first has the usual ports,\n" +
 			"if they are free, so that other commands find it. MODULE, a .wasm file, is run as `wasmatrix run` would, and its output\n" +
 			"shown. When the file changes, the new module takes over; if that does not run, the one before goes on. Ctrl-C ends it\n" +

@@ -44,18 +44,11 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	if !s.streams.enter() {
-		s.fail(w, r, rpc.Errorf(rpc.ResourceExhausted, "this node has %d followers of events already; ask another one", cap(s.streams)))
+	leave, ok := s.beginStream(w, r)
+	if !ok {
 		return
 	}
-	defer s.streams.leave()
-
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
-	if r.Method == http.MethodHead {
-		return
-	}
+	defer leave()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer context.AfterFunc(s.ending, cancel)()
 	batches := make(chan []*pb.Event)
@@ -87,6 +80,23 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
+}
+
+// beginStream begins an answer of server-sent events, and says whether it goes on: not where this node has followers enough, nor
+// where only the head was asked for. Who goes on calls leave in the end.
+func (s *Server) beginStream(w http.ResponseWriter, r *http.Request) (leave func(), goesOn bool) {
+	if !s.streams.enter() {
+		s.fail(w, r, rpc.Errorf(rpc.ResourceExhausted, "this node has %d followers already; ask another one", cap(s.streams)))
+		return nil, false
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	if r.Method == http.MethodHead {
+		s.streams.leave()
+		return nil, false
+	}
+	return s.streams.leave, true
 }
 
 // follow passes on events, each once, until ctx ends or asking again would not help.

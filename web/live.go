@@ -36,17 +36,11 @@ func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	if !s.streams.enter() {
-		s.fail(w, r, rpc.Errorf(rpc.ResourceExhausted, "this node has %d followers already; ask another one", cap(s.streams)))
+	leave, ok := s.beginStream(w, r)
+	if !ok {
 		return
 	}
-	defer s.streams.leave()
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
-	if r.Method == http.MethodHead {
-		return
-	}
+	defer leave()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.ending, cancel)()
