@@ -39,13 +39,13 @@ func TestHangupAppliesWhatCanChangeAndNamesWhatWaits(t *testing.T) {
 		t.Fatalf("a second instance: exit code %d, %s", r.Code, r.Stderr)
 	}
 
-	write("max-instances: 2\nlabel: {zone: b}\nlog-level: debug\nvoters: 5\n")
+	write("max-instances: 2\nmax-cpu: 700\nlabel: {zone: b}\nlog-level: debug\nvoters: 5\n")
 	n.Signal(syscall.SIGHUP)
 	rig.Wait(t, "room and label", 20*time.Second, func() error {
 		_, err := n.TryRun("--name", "two", "--constraint", "zone=b", actor(t), "--", "forever")
 		return err
 	})
-	rig.Wait(t, "the log to say so", 20*time.Second, func() error { return logHas(n, "the configuration was read again", "settings=3") })
+	rig.Wait(t, "the log to say so", 20*time.Second, func() error { return logHas(n, "the configuration was read again", "settings=4") })
 	for _, line := range [][]string{
 		{"a setting has changed", "setting=max-instances value=2 was=1"}, {"a setting has changed", "setting=log-level value=debug was=info"},
 		{"a setting changes with the next start only", "setting=voters value=5 was=3"}, {"level=DEBUG"},
@@ -53,6 +53,10 @@ func TestHangupAppliesWhatCanChangeAndNamesWhatWaits(t *testing.T) {
 		if err := logHas(n, line...); err != nil {
 			t.Error(err)
 		}
+	}
+
+	if m := n.Members()[n.Name]; m.MaxCPUMillicores != 700 {
+		t.Errorf("to the leader it promises %d millicores", m.MaxCPUMillicores)
 	}
 
 	write("max-instances: 0\nvotrs: 3\n")

@@ -27,6 +27,9 @@ type Instance struct {
 	Generation   int               `json:"generation"`
 	ExitCode     *int              `json:"exit_code"`
 	LastError    string            `json:"last_error"`
+	Usage        struct {
+		Fuel uint64 `json:"fuel"`
+	} `json:"usage"`
 }
 
 // Member is the contract's member.
@@ -41,6 +44,9 @@ type Member struct {
 	Instances  int               `json:"instances"`
 	Labels     map[string]string `json:"labels"`
 	Version    string            `json:"version"`
+
+	CommittedCPUMillicores int `json:"committed_cpu_millicores"`
+	MaxCPUMillicores       int `json:"max_cpu_millicores"`
 }
 
 // Status is the contract's cluster status.

@@ -10,6 +10,7 @@
 //   recurse      calls itself until the stack ends
 //   divide       divides by zero              stray       reads beyond its memory
 //   args         prints its arguments         touch MB    writes to so much memory
+//   count N      computes the same each time
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +100,10 @@ int main(int argc, char **argv) {
       }
       for (size_t at = 0; at < size; at += 4096) {
         ((volatile char *)p)[at] = 1;
+      }
+      i++;
+    } else if (strcmp(verb, "count") == 0) {
+      for (volatile long n = 0, to = atol(arg); n < to; n++) {
       }
       i++;
     } else if (strcmp(verb, "spin") == 0) {
