@@ -34,6 +34,7 @@ type work struct {
 	most     int64         // units that are given at once
 	units    int64         // given at the last refill
 	refilled time.Duration // what the guest had computed then
+	gaveWay  time.Duration // what it had computed when it last let others compute
 }
 
 // newWork returns the work of a new guest of a module.
@@ -91,6 +92,7 @@ func (w *work) refill(ctx context.Context, left int64) int64 {
 
 // giveWay lets others compute, where the guest has computed enough for now. It returns early with the context's error.
 func (w *work) giveWay(ctx context.Context, computed time.Duration) error {
+	w.gaveWay = computed
 	switch {
 	case w.starts && !w.runs:
 		return w.begin(ctx)
@@ -160,9 +162,13 @@ func (w *work) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// yield is for calls of the host that go on for long: others compute if it is their turn, and the guest ends where its time is over.
+// yield is for calls of the host that go on for long: others compute after each quantum if it is their turn, and the guest ends where its
+// time is over.
 func (w *work) yield(ctx context.Context) {
-	if ctx.Err() != nil || w.giveWay(ctx, w.turn.cpu.read()) != nil {
+	if ctx.Err() != nil {
+		interrupt()
+	}
+	if computed := w.turn.cpu.read(); computed-w.gaveWay >= quantum && w.giveWay(ctx, computed) != nil {
 		interrupt()
 	}
 }
