@@ -49,7 +49,7 @@ func (m *module) readFunction(r *reader, params int) (function, error) {
 	var locals uint64
 	for range r.count() {
 		locals += uint64(r.u32())
-		r.byte()
+		r.types(1)
 	}
 	if locals > maxLocals && r.err == nil {
 		return f, fmt.Errorf("it has %d locals", locals)

@@ -1,6 +1,9 @@
 package meter
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+)
 
 // The instructions that metering looks at. All others are passed (WebAssembly 2.0, section 5.4).
 const (
@@ -64,9 +67,7 @@ func (r *reader) next() (i instruction, err error) {
 	i.op = r.byte()
 	switch op := i.op; {
 	case op == opBlock || op == opLoop || op == opIf:
-		if t := r.s33(); t >= 0 {
-			i.typed, i.index = true, uint32(t)
-		}
+		i.index, i.typed = r.blockType()
 	case op == opBr || op == opBr+1, op == 0x25 || op == 0x26: // labels, tables
 		r.u32()
 	case op == opBrTable:
@@ -82,7 +83,7 @@ func (r *reader) next() (i instruction, err error) {
 		i.index = r.u32()
 		r.u32()
 	case op == 0x1c: // select with types
-		r.skip(r.u32())
+		r.types(r.u32())
 	case op >= 0x28 && op <= 0x3e: // loads and stores
 		r.memoryArgument()
 	case op == opMemorySize || op == opMemoryGrow || op == opRefNull:
@@ -99,7 +100,7 @@ func (r *reader) next() (i instruction, err error) {
 		i.sub = r.u32()
 		i.index, i.second = r.miscArguments(i.sub)
 	case op == opVector:
-		i.sub = r.u32()
+		i.sub = r.vector()
 		r.vectorArguments(i.sub)
 	case plain(op):
 	default:
@@ -146,6 +147,31 @@ func (r *reader) memory() uint32 {
 		r.fail(fmt.Errorf("memory %d is not of WebAssembly 2.0", b))
 	}
 	return 0
+}
+
+// blockType reads what a block takes and leaves: nothing, a value, or what a type says.
+func (r *reader) blockType() (index uint32, typed bool) {
+	at := r.at
+	t := r.s33()
+	switch {
+	case t >= 0:
+		return uint32(t), true
+	case r.err == nil && (r.at > at+1 || r.bytes[at] != blockEmpty && !bytes.Contains(valueTypeBytes, r.bytes[at:at+1])):
+		r.fail(fmt.Errorf("a block of the type %#x is not of WebAssembly 2.0", r.bytes[at]))
+	}
+	return 0, false
+}
+
+// vector reads which instruction on vectors it is. wazero takes it for one byte: behind one of 0x80 or more it executes the second, which is
+// nop where it is spelled as it should be. So no other spelling may be read here, or else other instructions would be seen than are executed.
+func (r *reader) vector() uint32 {
+	sub := r.byte()
+	if sub >= 0x80 {
+		if second := r.byte(); second != 1 {
+			r.fail(fmt.Errorf("instruction 0xfd %#x %#x: %w", sub, second, errSpelling))
+		}
+	}
+	return uint32(sub)
 }
 
 func (r *reader) vectorArguments(sub uint32) {

@@ -7,7 +7,7 @@ import (
 )
 
 // Version is that of the rewriting: code that another version has compiled is not this one's.
-const Version = 3
+const Version = 4
 
 // What a rewritten module imports: a function of the type (i64) -> (i64), which is called with what is left, at most
 // nothing, and returns what the guest may use up until the next call.
@@ -46,9 +46,10 @@ func Rewrite(module []byte) ([]byte, error) {
 }
 
 var (
-	errHeader = errors.New("it does not begin as a core module of version 1 does")
-	errText   = errors.New("a name is no text")
-	errOrder  = errors.New("it is unknown, or not in its place")
+	errHeader   = errors.New("it does not begin as a core module of version 1 does")
+	errSpelling = errors.New("it is not of WebAssembly 2.0, or spelled longer than it is")
+	errText     = errors.New("a name is no text")
+	errOrder    = errors.New("it is unknown, or not in its place")
 )
 
 // header is how each module begins.
@@ -182,8 +183,8 @@ func (m *module) readTypes(r *reader) error {
 			return fmt.Errorf("a type of the form %#x is not of WebAssembly 2.0", form)
 		}
 		params := r.count()
-		r.skip(params)
-		r.skip(r.count())
+		r.types(params)
+		r.types(r.count())
 		m.params = append(m.params, int(params))
 	}
 	return r.whole()

@@ -82,13 +82,15 @@ func rewritten(t testing.TB, wasm []byte) []byte {
 // A guest knows how it is done, and names what the rewriting puts in.
 func TestGuestCannotReachTheCounter(t *testing.T) {
 	for what, wasm := range map[string][]byte{
-		"reads the counter":               one(opGlobalGet, 1, opEnd),
-		"resets the counter":              one(opI64Const, 0x7f, opGlobalSet, 1, opLocalGet, 0, opEnd),
-		"calls the host":                  one(opI64Const, 0, opCall, 1, opEnd),
-		"takes the host's function":       one(opRefFunc, 1, 0x1a, opLocalGet, 0, opEnd),
-		"uses the type of it":             one(opLocalGet, 0, opLocalGet, 0, opCallIndirect, 1, 0, opEnd),
-		"has a block of that type":        one(opI64Const, 0, opBlock, 1, opEnd, 0x1a, opLocalGet, 0, opEnd),
-		"reads a local behind its own":    one(opLocalGet, 1, opEnd),
+		"reads the counter":            one(opGlobalGet, 1, opEnd),
+		"resets the counter":           one(opI64Const, 0x7f, opGlobalSet, 1, opLocalGet, 0, opEnd),
+		"calls the host":               one(opI64Const, 0, opCall, 1, opEnd),
+		"takes the host's function":    one(opRefFunc, 1, 0x1a, opLocalGet, 0, opEnd),
+		"uses the type of it":          one(opLocalGet, 0, opLocalGet, 0, opCallIndirect, 1, 0, opEnd),
+		"has a block of that type":     one(opI64Const, 0, opBlock, 1, opEnd, 0x1a, opLocalGet, 0, opEnd),
+		"reads a local behind its own": one(opLocalGet, 1, opEnd),
+		// Of which wazero executes 24 01 behind the end of the block, where the whole could be read as one instruction and a nop.
+		"hides that in a vector's":        one(opBlock, blockEmpty, opVector, 0x80, 0x00, opEnd, opGlobalSet, 1, opEnd, opLocalGet, 0, opEnd),
 		"calls what moves in pieces":      one(opLocalGet, 0, opLocalGet, 0, opLocalGet, 0, opCall, 2, opLocalGet, 0, opEnd),
 		"exports the counter":             build([]byte{secType, 1, typeFunc, 0, 0}, []byte{secFunction, 1, 0}, []byte{secExport, 1, 1, 'c', 3, 0}, []byte{secCode, 1, 2, 0, opEnd}),
 		"exports the host's function":     build([]byte{secType, 1, typeFunc, 0, 0}, []byte{secFunction, 1, 0}, []byte{secExport, 1, 1, 'c', 0, 1}, []byte{secCode, 1, 2, 0, opEnd}),
@@ -249,6 +251,9 @@ func FuzzRewrite(f *testing.F) {
 		}
 		_, before := r.CompileModule(t.Context(), wasm)
 		out, err := Rewrite(wasm)
+		if errors.Is(err, errSpelling) {
+			return // wazero does not mind
+		}
 		if err == nil {
 			_, err = r.CompileModule(t.Context(), out)
 		}
