@@ -30,7 +30,7 @@ SIM_SEED  ?= 0
 SIM_FLAGS ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e chaos sim man package demo bench fuzz clean
+.PHONY: help build generate check-generated fmt check-fmt lint vuln tidy check-tidy setup test test-unit test-e2e large chaos sim man package demo bench fuzz clean
 
 help: ## show what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ test-unit: setup ## run all tests but the end-to-end ones
 
 test-e2e: setup ## run real clusters on loopback
 	go test -race -timeout 8m -count=1 -p 1 -parallel 4 $(E2E)
+
+large: setup ## run a large module of others, CPython, with and without metering
+	WASMATRIX_TEST_LARGE=1 go test -count=1 -v -run CPython ./runtime/meter
 
 chaos: setup ## break a real cluster at random for CHAOS_ROUNDS rounds and look for what is lost or double
 	go test -timeout 0 -count=1 -v -run 'Storm' ./e2e/chaos -chaos.rounds $(CHAOS_ROUNDS) -chaos.seed $(CHAOS_SEED) $(CHAOS_FLAGS)

@@ -56,11 +56,12 @@ type Spec struct {
 
 // Instance is one guest, ready to run once.
 type Instance struct {
-	name   string
-	module api.Module
-	start  api.Function
-	host   *host
-	memory *allocator
+	name    string
+	metered bool
+	module  api.Module
+	start   api.Function
+	host    *host
+	memory  *allocator
 }
 
 // Exit is how a run ended: by exiting, by a trap, or by interruption.
@@ -84,7 +85,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 	e.makeRoom()
 	work := e.newWork(m, s)
 	memory := &allocator{limit: s.MemoryLimit}
-	i := &Instance{name: s.Name, host: &host{session: s.Session, work: work, ctx: ctx}, memory: memory}
+	i := &Instance{name: s.Name, metered: m.metered, host: &host{session: s.Session, work: work, ctx: ctx}, memory: memory}
 	r := e.metered
 	if !m.metered {
 		if r, err = e.checked(); err != nil {
@@ -123,7 +124,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 	case err != nil && ctx.Err() != nil:
 		return nil, fmt.Errorf("instantiate: %w", ctx.Err())
 	case err != nil:
-		return nil, errors.New(trapText(err))
+		return nil, errors.New(trapText(err, i.metered))
 	}
 	i.start = i.module.ExportedFunction("_start")
 	work.fuel.counter = i.module.ExportedGlobal(meter.Counter)
@@ -181,7 +182,7 @@ func (i *Instance) Run(ctx context.Context) (exit Exit) {
 	case err == nil:
 		return Exit{HasCode: true}
 	case !errors.As(err, &exited):
-		return Exit{Trap: trapText(err)}
+		return Exit{Trap: trapText(err, i.metered)}
 	case ctx.Err() != nil && (exited.ExitCode() == sys.ExitCodeContextCanceled || exited.ExitCode() == sys.ExitCodeDeadlineExceeded):
 		return Exit{Interrupted: true}
 	}

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -15,7 +16,7 @@ var trapWords = map[string]string{
 
 // trapText puts a guest's failure into one line, such as "wasm trap: integer divide by zero in func
 // main.run". wazero gives the cause in the first line and the innermost frame in the third.
-func trapText(err error) string {
+func trapText(err error, metered bool) string {
 	lines := strings.Split(err.Error(), "\n")
 	cause, isTrap := strings.CutPrefix(lines[0], "wasm error: ")
 	if words, ok := trapWords[cause]; ok {
@@ -26,7 +27,11 @@ func trapText(err error) string {
 	}
 	for n, line := range lines {
 		if line == "wasm stack trace:" && n+1 < len(lines) {
-			return cause + " in func " + frameName(lines[n+1])
+			name := frameName(lines[n+1])
+			if metered {
+				name = originalName(name)
+			}
+			return cause + " in func " + name
 		}
 	}
 	return cause
@@ -41,4 +46,13 @@ func frameName(line string) string {
 		return m[1]
 	}
 	return strings.TrimSpace(line)
+}
+
+// originalName returns what a function is called that has no name but its index, which metering has moved: the host's function is before it.
+func originalName(name string) string {
+	index, nameless := strings.CutPrefix(name, "$")
+	if n, err := strconv.Atoi(index); nameless && err == nil && n > 0 {
+		return "$" + strconv.Itoa(n-1)
+	}
+	return name
 }

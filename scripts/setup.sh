@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Go: clang, lld and wasi-libc, rustc with its library for WASI, and node with the
 # AssemblyScript compiler, to build guests; redis and etcd, on which keys and values can be kept; chromium and axe-core, to look at
-# the status page; promtool, which reads the alert rules; zsh and fish, at whose prompts Tab is pressed; mandoc, which reads manual pages; shellcheck; a C compiler for the race detector; and
+# the status page; QuickJS and CPython for WASI, which are run as guests; promtool, which reads the alert rules; zsh and fish, at whose prompts Tab is pressed; mandoc, which reads manual pages; shellcheck; a C compiler for the race detector; and
 # for root on Linux iproute2, with which a test splits a network, and strace, with which one hangs a disk. Does nothing where they
 # are there already.
 set -euo pipefail
@@ -67,6 +67,7 @@ from_npm() {
 packages() {
 	from_npm 'the AssemblyScript compiler' sdk/as
 	from_npm axe-core web/testdata/axe
+	from_npm 'QuickJS and CPython for WASI' runtime/meter/testdata/large
 }
 
 lacks=$(missing | paste -sd, -)

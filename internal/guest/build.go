@@ -46,7 +46,7 @@ func BuildRust(ctx context.Context, file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return cached(version+target, "rust", file, func(tmp, sdk, out string) error {
+	return cached(version+target+" with names", "rust", file, func(tmp, sdk, out string) error {
 		library := filepath.Join(tmp, "libwasmatrix.rlib")
 		compile := func(args ...string) error {
 			args = append([]string{"--edition", "2021", "-O", "-D", "warnings", "--target", target}, args...)
@@ -55,7 +55,7 @@ func BuildRust(ctx context.Context, file string) (string, error) {
 		if err := compile("--crate-type", "rlib", "--crate-name", "wasmatrix", "-o", library, filepath.Join(sdk, "src", "lib.rs")); err != nil {
 			return err
 		}
-		return compile("-C", "strip=symbols", "--extern", "wasmatrix="+library, "-o", out, file)
+		return compile("-C", "strip=debuginfo", "--extern", "wasmatrix="+library, "-o", out, file)
 	})
 }
 
