@@ -34,5 +34,7 @@ func (a *Agent) vitals() *pb.NodeLoad {
 	}
 	m.Crashes, m.Starts = a.counts.crashes.Load(), a.counts.starts.Load()
 	m.Calls = a.calls.counts.Message()
+	guests := a.engine.Totals()
+	m.GuestCpuTime, m.GuestMemoryBytes = durationpb.New(guests.CPU), guests.Memory
 	return m
 }

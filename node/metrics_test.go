@@ -291,7 +291,7 @@ var chapters = []struct {
 }{
 	{"The node", []string{"build_", "node_agent", "node_info"}},
 	{"The cluster, told by its leader", []string{"cluster_", "recovery_", "node_losses", "placement_", "relocations_", "doubles_"}},
-	{"Instances", []string{"instance", "memory_", "cpu_"}},
+	{"Instances", []string{"instance", "memory_", "cpu_", "guest"}},
 	{"Modules and compiled code", []string{"module", "compile"}},
 	{"Capabilities and providers", []string{"capability_", "provider_", "kv_", "messaging_"}},
 	{"Raft", []string{"raft_"}},

@@ -43,6 +43,7 @@ type Engine struct {
 	metered   wazero.Runtime
 	checked   func() (wazero.Runtime, error) // for what can't be metered; made at the first call
 	turns     *turns
+	tally     *tally
 	offered   map[string]map[string]api.FunctionDefinition // module → function that a guest may import
 	compiling chan struct{}                                // a place in it is the right to compile
 	work      sync.WaitGroup                               // compilations under way
@@ -66,6 +67,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		log:       cfg.Log,
 		compiling: make(chan struct{}, cfg.MaxCompiles),
 		modules:   map[string]*Module{},
+		tally:     newTally(),
 		makeRoom: sync.OnceFunc(func() {
 			if cfg.SpareProcessors > 0 {
 				goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(0) + cfg.SpareProcessors)

@@ -62,6 +62,7 @@ type Instance struct {
 	start   api.Function
 	host    *host
 	memory  *allocator
+	tally   *tally
 }
 
 // Exit is how a run ended: by exiting, by a trap, or by interruption.
@@ -85,7 +86,13 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 	e.makeRoom()
 	work := e.newWork(m, s)
 	memory := &allocator{limit: s.MemoryLimit}
-	i := &Instance{name: s.Name, metered: m.metered, host: &host{session: s.Session, work: work, ctx: ctx}, memory: memory}
+	i := &Instance{name: s.Name, metered: m.metered, host: &host{session: s.Session, work: work, ctx: ctx}, memory: memory, tally: e.tally}
+	e.tally.begin(i)
+	defer func() {
+		if err != nil {
+			e.tally.end(i)
+		}
+	}()
 	r := e.metered
 	if !m.metered {
 		if r, err = e.checked(); err != nil {
@@ -166,6 +173,7 @@ func (i *Instance) Run(ctx context.Context) (exit Exit) {
 			exit = Exit{Trap: fmt.Sprintf("wasmatrix failed while it ran the guest: %v", p)}
 		}
 	}()
+	defer i.tally.end(i)
 	// Freed with a context of its own: ctx may have ended.
 	defer func() { _ = i.module.Close(context.WithoutCancel(ctx)) }()
 	defer i.host.close()
@@ -191,6 +199,7 @@ func (i *Instance) Run(ctx context.Context) (exit Exit) {
 
 // Close frees an instance that is not run.
 func (i *Instance) Close(ctx context.Context) error {
+	defer i.tally.end(i)
 	i.host.close()
 	return i.module.Close(ctx)
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -39,6 +40,9 @@ func (e *Engine) registerMetrics(r prometheus.Registerer, cacheDir string) error
 	gauge := func(name, help string, read func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
 	}
+	counter := func(name, help string, read func() float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, read)
+	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		lookups, failed,
@@ -47,12 +51,36 @@ func (e *Engine) registerMetrics(r prometheus.Registerer, cacheDir string) error
 			defer e.mu.Unlock()
 			return float64(len(e.modules))
 		}),
+		gauge("wasmatrix_compiled_modules_unmetered", "Modules among those that can't be metered: their guests run slower, and can have neither --cpu-hard nor --fuel.", func() float64 {
+			return float64(e.unmetered())
+		}),
+		counter("wasmatrix_guest_cpu_seconds_total", "How long guests of this node computed.", func() float64 { return e.Totals().CPU.Seconds() }),
+		counter("wasmatrix_guest_fuel_total", "Units of metering (about an instruction each) that guests of this node used; those that can't be metered use none.", func() float64 { return float64(e.Totals().Fuel) }),
+		gauge("wasmatrix_guest_memory_bytes", "Linear memory that guests of this node have.", func() float64 { return float64(e.Totals().Memory) }),
+		gauge("wasmatrix_guests_waiting", "Guests that could compute, and wait for others to make room: as many compute at once as there are cores.", func() float64 { return float64(e.turns.waits.Load()) }),
+		counter("wasmatrix_guest_wait_seconds_total", "How long guests waited for that, those that have got their place.", func() float64 { return time.Duration(e.turns.waited.Load()).Seconds() }),
 		gauge("wasmatrix_compiled_code_cache_files", "Files of compiled code on this node's disk.", func() float64 { n, _ := e.metrics.cache.usage(); return float64(n) }),
 		gauge("wasmatrix_compiled_code_cache_bytes", "Size of the compiled code on this node's disk.", func() float64 { _, b := e.metrics.cache.usage(); return float64(b) }),
 	} {
 		errs = append(errs, r.Register(c))
 	}
 	return errors.Join(errs...)
+}
+
+// unmetered returns how many modules have code in memory that is not metered.
+func (e *Engine) unmetered() (n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, m := range e.modules {
+		select {
+		case <-m.ready:
+			if m.err == nil && !m.metered {
+				n++
+			}
+		default: // not compiled yet
+		}
+	}
+	return n
 }
 
 // found counts where code came from that was not in memory.

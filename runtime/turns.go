@@ -29,7 +29,8 @@ const (
 // left for all else that is ready to run, however many guests never rest. Who has computed least for its share comes first: weighted fair
 // queueing, in virtual time, which goes by as fast as time does for a guest of the usual share, and half as fast for one of twice that.
 type turns struct {
-	waits atomic.Int32 // how many wait, for who would rather not take the lock
+	waits  atomic.Int32 // how many wait, for who would rather not take the lock
+	waited atomic.Int64 // for how long those did together that have got their place; a time.Duration
 
 	mu      sync.Mutex // guards all below
 	free    int
@@ -173,13 +174,15 @@ func (t *turn) rested() {
 
 // wait waits for a place that it is in line for.
 func (t *turn) wait(ctx context.Context) error {
+	s, began := t.turns, t.cpu.now()
 	select {
 	case <-t.granted:
-		t.cpu.start(t.cpu.now(), 0)
+		now := t.cpu.now()
+		t.cpu.start(now, 0)
+		s.waited.Add(int64(now - began))
 		return nil
 	case <-ctx.Done():
 	}
-	s := t.turns
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
