@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,7 +43,8 @@ func busyCluster(instances int) *plainCluster {
 		}},
 	}
 	c.history = quarterOfAnHour(time.Now(), 100)
-	c.members[0].Limits, c.members[0].Vitals = &pb.NodeLimits{MaxInstances: 100, MaxMemoryBytes: 330 << 20}, &pb.NodeVitals{CpuUsedCores: 1.5, CpuCores: 2, ResidentBytes: 200 << 20}
+	c.members[0].Limits, c.members[0].Vitals = &pb.NodeLimits{MaxInstances: 100, MaxMemoryBytes: 330 << 20, MaxCpuMillicores: 2000},
+		&pb.NodeVitals{CpuUsedCores: 1.5, CpuCores: 2, ResidentBytes: 200 << 20, GuestCpuUsedCores: 1.25, GuestMemoryBytes: 150 << 20}
 	names := []string{"web", "worker", "import", "mail"}
 	for n := range instances {
 		name := names[n%len(names)]
@@ -55,7 +57,12 @@ func busyCluster(instances int) *plainCluster {
 			Grants:    []*pb.Grant{{CapabilityId: "kv", ProviderType: "kv", Permissions: []string{"kv:read", "kv:write"}}},
 			CreatedAt: timestamppb.New(noon.Add(time.Duration(n) * time.Second)), StartedAt: timestamppb.New(time.Now().Add(-time.Duration(n) * time.Second)),
 			Restarts: uint32(n % 7),
+			Usage: &pb.Usage{
+				CpuTime: durationpb.New(time.Duration(1234*n) * time.Second), Fuel: uint64(n) * 123_456_789_012_345, CpuUsedCores: 1 / float64(n+1),
+				MemoryBytes: uint64(n%64)<<20 + 345_678, MemoryPeakBytes: 63<<20 + 345_678,
+			},
 		}
+		one.Spec.Fuel, one.Spec.CpuMillicores, one.Spec.CpuHard = math.MaxUint64, 250, true
 		if n%50 == 3 {
 			one.Status, one.ExitCode, one.LastError = pb.InstanceStatus_INSTANCE_STATUS_CRASHED, proto.Int32(3), "exit code 3"
 		}

@@ -76,7 +76,7 @@ func charts(past api.History) []chart {
 			return math.NaN()
 		}
 	}
-	return []chart{
+	all := []chart{
 		t.draw("Instances", "", true,
 			line("running", "", count("running")), line("restarting", "second", count("restarting", "starting"))),
 		t.draw("Starts and crashes", "/s", false,
@@ -89,6 +89,10 @@ func charts(past api.History) []chart {
 			line("p50", "", latency(func(c api.CallRates) *float64 { return c.LatencyP50Seconds })),
 			line("p99", "second", latency(func(c api.CallRates) *float64 { return c.LatencyP99Seconds }))),
 	}
+	if guests := func(s api.Sample) float64 { return s.GuestCPUUsedCores }; t.most(guests) > 0 { // else nothing computes, or the leader's version does not know
+		all = append(all, t.draw("Processors that guests use", "", true, line("guests", "", guests)))
+	}
+	return all
 }
 
 func value(v *float64) float64 {

@@ -22,7 +22,8 @@ func past(slots int, running ...int) api.History {
 }
 
 func TestChartHasEachSampleAtItsTimeAndAGapWhereOneIsMissing(t *testing.T) {
-	all := charts(past(4, 0, 4, -1, 2))
+	computing := past(4, 0, 4, -1, 2)
+	all := charts(computing)
 	if len(all) != 4 {
 		t.Fatalf("%d charts", len(all))
 	}
@@ -44,6 +45,12 @@ func TestChartHasEachSampleAtItsTimeAndAGapWhereOneIsMissing(t *testing.T) {
 	}
 	if v := points.Series[0].Values; len(v) != 4 || *v[1] != 4 || v[2] != nil || *v[3] != 2 {
 		t.Errorf("read out is %s", running.Points)
+	}
+	for n := range computing.Samples {
+		computing.Samples[n].GuestCPUUsedCores = 0.5
+	}
+	if all := charts(computing); len(all) != 5 || all[4].Now != "guests 0.5" {
+		t.Errorf("of guests that compute: %+v", all)
 	}
 	if latency := all[3]; latency.Now != "none" || latency.Lines[0].Path != "" {
 		t.Errorf("without calls their time is %+v", latency)

@@ -59,7 +59,7 @@ func loadInstances(m *moment, q question) (any, error) {
 	}
 	list := instanceList{pages: q.pages(found.Total), Instances: found.Instances}
 	by := q.values.Get("sort")
-	for _, name := range []string{"name", "status", "node", "started", "restarts", "memory"} {
+	for _, name := range []string{"name", "status", "node", "started", "restarts", "cpu", "memory"} {
 		c := column{Name: name, Link: q.with("sort", name)}
 		switch by {
 		case name:
@@ -67,7 +67,7 @@ func loadInstances(m *moment, q question) (any, error) {
 		case "-" + name:
 			c.Order, c.Link = "descending", q.with("sort", "")
 		case "":
-			if slices.Contains([]string{"started", "restarts", "memory"}, name) {
+			if slices.Contains([]string{"started", "restarts", "cpu", "memory"}, name) {
 				c.Link = q.with("sort", "-"+name) // the newest and largest are what one looks for
 			}
 		}

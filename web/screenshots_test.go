@@ -39,10 +39,11 @@ func shopCluster() *plainCluster {
 			NodeId: fmt.Sprintf("6f1c%04d-52f7-4c0a-9f4e-8d1b7c2a90e1", n), Name: one.name, Role: one.role, State: one.state, Version: "v0.5.0",
 			GossipAddr: fmt.Sprintf("10.2.0.%d:7400", 11+n), RpcAddr: fmt.Sprintf("10.2.0.%d:7401", 11+n), HttpAddr: fmt.Sprintf("10.2.0.%d:7402", 11+n),
 			Labels: map[string]string{"zone": one.zone, "disk": "ssd"},
-			Limits: &pb.NodeLimits{MaxInstances: 10_000, MaxMemoryBytes: 2 << 30},
+			Limits: &pb.NodeLimits{MaxInstances: 10_000, MaxMemoryBytes: 2 << 30, MaxCpuMillicores: 4000}, CommittedCpuMillicores: uint32(100 * dice.IntN(9)),
 			Vitals: &pb.NodeVitals{
 				CpuUsedCores: 0.1 + 3*dice.Float64()*dice.Float64(), CpuCores: 4, ResidentBytes: uint64(180+dice.IntN(90)) << 20,
 				UpFor: durationpb.New(time.Duration(20+dice.IntN(9)) * time.Hour), Starts: uint64(20 + dice.IntN(30)), Crashes: uint64(dice.IntN(9)),
+				GuestCpuUsedCores: 0.1 * dice.Float64(), GuestMemoryBytes: uint64(20+dice.IntN(40)) << 20,
 			},
 		})
 	}
@@ -66,10 +67,15 @@ func shopCluster() *plainCluster {
 				{CapabilityId: "messaging", ProviderType: "messaging", Permissions: []string{"msg:publish:orders.>"}},
 			},
 			CreatedAt: ago(up), StartedAt: ago(up),
+			Usage: &pb.Usage{
+				CpuTime: durationpb.New(time.Duration(float64(up) * 0.03 * dice.Float64())), CpuUsedCores: 0.6 * dice.Float64() * dice.Float64(),
+				Fuel: uint64(dice.IntN(900)) * 1_234_567_891, MemoryBytes: uint64(3+dice.IntN(30)) << 20, MemoryPeakBytes: 38 << 20,
+			},
 		}
 		say("instance.started", up, one, nil)
 		switch name {
 		case "stock-sync":
+			one.Usage.MemoryBytes, one.Usage.CpuUsedCores = 0, 0
 			one.Status, one.LastError, one.Restarts, one.ExitCode = pb.InstanceStatus_INSTANCE_STATUS_RESTARTING, "exit code 3", 4, proto.Int32(3)
 			one.CreatedAt, one.StartedAt, one.FinishedAt = ago(14*time.Minute), ago(40*time.Second), ago(9*time.Second)
 			one.RestartAt = timestamppb.New(now.Add(7 * time.Second))
@@ -85,6 +91,7 @@ func shopCluster() *plainCluster {
 				c.logs = appendLog(c.logs, one.GetInstanceId(), ago(time.Duration(60-3*i)*time.Second), []string{"asking the warehouse for changes since 41 877", "213 changes, 3 pages", "<b>unexpected</b> answer of page 2: 502 Bad Gateway"}[i%3], i%3 == 2)
 			}
 		case "nightly-report":
+			one.Usage.MemoryBytes, one.Usage.CpuUsedCores = 0, 0
 			one.Status, one.LastError, one.FinishedAt = pb.InstanceStatus_INSTANCE_STATUS_CRASHED, "wasm trap: out of bounds memory access in func render", ago(11*time.Minute)
 			one.Spec.RestartPolicy.PolicyType = pb.PolicyType_POLICY_TYPE_NEVER
 			say("instance.crashed", 11*time.Minute, one, map[string]string{"error": one.GetLastError()})
@@ -134,6 +141,7 @@ func quarterOfAnHour(now time.Time, samples int) *pb.GetHistoryResponse {
 		}
 		one.Instances["running"] = running
 		load = max(20, load+12*(dice.Float64()-0.47))
+		one.GuestCpuUsedCores = load / 40
 		one.Calls.CallsPerSecond = load + 15*dice.Float64()
 		if n > 108 && n < 116 {
 			one.Calls.ErrorsPerSecond = 6 * dice.Float64()

@@ -16,20 +16,33 @@ import (
 
 // words are what templates say things with.
 var words = template.FuncMap{
-	"ago":      ago,
-	"at":       at,
-	"bytes":    humanize.IBytes,
-	"count":    count,
-	"cores":    func(n float64) string { return strconv.FormatFloat(n, 'f', 2, 64) },
-	"duration": func(seconds float64) string { return age(time.Duration(seconds * float64(time.Second))) },
-	"rate":     rate,
-	"share":    shareOf,
-	"took":     took,
-	"escape":   url.PathEscape,
-	"labels":   pairs,
-	"plain":    plain,
-	"short":    short,
-	"stamp":    func(t time.Time) string { return t.Format(time.RFC3339Nano) },
+	"ago":        ago,
+	"at":         at,
+	"bytes":      humanize.IBytes,
+	"count":      count,
+	"computed":   computed,
+	"cores":      cores,
+	"millicores": func(n uint32) string { return cores(float64(n) / 1000) },
+	"duration":   func(seconds float64) string { return age(time.Duration(seconds * float64(time.Second))) },
+	"rate":       rate,
+	"share":      shareOf,
+	"took":       took,
+	"escape":     url.PathEscape,
+	"labels":     pairs,
+	"plain":      plain,
+	"short":      short,
+	"stamp":      func(t time.Time) string { return t.Format(time.RFC3339Nano) },
+}
+
+// cores writes processors, or a part of one.
+func cores(n float64) string { return strconv.FormatFloat(n, 'f', 2, 64) }
+
+// computed words a time that may be short or long.
+func computed(seconds float64) string {
+	if seconds < 60 {
+		return strconv.FormatFloat(seconds, 'f', 1, 64) + " s"
+	}
+	return time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
 }
 
 // ago says how long ago something was. The page counts it on; without a script it stays.
