@@ -83,8 +83,8 @@ func (m *module) readData(r *reader) error {
 		moves = append(moves, parts)
 		parts += s.parts
 	}
-	if parts > n {
-		m.data = append(moves, parts)
+	if moves = append(moves, parts); parts > n {
+		m.data = moves
 	}
 	return r.whole()
 }

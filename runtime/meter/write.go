@@ -7,7 +7,11 @@ import (
 
 // write returns the module as it is after the rewriting.
 func (m *module) write() ([]byte, error) {
-	out := append([]byte{}, header...)
+	size := 0
+	for _, s := range m.sections {
+		size += len(s.body)
+	}
+	out := append(make([]byte, 0, size+size/8), header...) // it grows by 3 to 11 %
 	// Sections that are not there may have to be made, in their places.
 	made := map[byte]bool{}
 	ensure := func(before int) {
@@ -225,7 +229,11 @@ func (m *module) expression(to []byte, r *reader) ([]byte, error) {
 }
 
 func (m *module) code() []byte {
-	out := appendU32(nil, uint32(len(m.functions)+len(m.pieces)))
+	size := 0
+	for at := range m.functions {
+		size += len(m.functions[at].raw)
+	}
+	out := appendU32(make([]byte, 0, size+size/4), uint32(len(m.functions)+len(m.pieces)))
 	var body []byte
 	for at := range m.functions {
 		body = m.functions[at].write(body[:0], m)
