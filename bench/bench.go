@@ -17,6 +17,7 @@ type bench struct {
 	root    string
 	product rig.Product
 	rounds  int
+	steady  time.Duration
 	rows    []row
 
 	failed   bool

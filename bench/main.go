@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/wasmatrix/wasmatrix/e2e/rig"
 )
@@ -33,18 +34,21 @@ var figures = []figure{
 	{"engines", besideEngines},
 	{"capability", capabilityCalls},
 	{"page", statusPage},
+	{"metering", metering},
+	{"spinners", spinningGuests},
 }
 
 func main() {
 	only := flag.String("only", "", "comma-separated figures to measure; all by default: "+names())
 	rounds := flag.Int("rounds", 20, "how often the leader, or a host, is killed")
+	steady := flag.Duration("steady", 10*time.Minute, "how long a cluster that runs spinning guests is watched")
 	disk := flag.String("serve-slow-disk", "", "be a slow disk, `MEMORY:MOUNTPOINT`; for this program's own use")
 	flag.Parse()
 	var err error
 	if *disk != "" {
 		err = serveSlowDisk(*disk, os.Stdin, os.Stdout)
 	} else {
-		err = run(*only, *rounds)
+		err = run(*only, *rounds, *steady)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -52,13 +56,13 @@ func main() {
 	}
 }
 
-func run(only string, rounds int) error {
+func run(only string, rounds int, steady time.Duration) error {
 	root, err := rig.Root()
 	if err != nil {
 		return err
 	}
 	binary := filepath.Join(root, "bin", "wasmatrix")
-	b := &bench{root: root, product: rig.Product{Node: binary, Client: binary}, rounds: rounds}
+	b := &bench{root: root, product: rig.Product{Node: binary, Client: binary}, rounds: rounds, steady: steady}
 	if _, err := os.Stat(binary); err != nil {
 		return fmt.Errorf("%w: run `make build` first", err)
 	}

@@ -1,6 +1,8 @@
 // Programs whose speed is measured with and without metering: each is a function that is called with how much to do, and returns a
-// checksum.
+// checksum. As a command it runs the one that its first argument names, with the second.
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define EXPORT(name) __attribute__((export_name(#name))) uint32_t name(uint32_t n)
@@ -168,4 +170,18 @@ EXPORT(crc) {
   return ~crc;
 }
 
-int main(void) { return 0; }
+static const struct { const char *name; uint32_t (*run)(uint32_t); } programs[] = {
+    {"bytes", bytes}, {"fib", fib}, {"mandelbrot", mandelbrot}, {"sieve", sieve}, {"matrix", matrix},
+    {"sha256", sha256}, {"collatz", collatz}, {"sort", sort}, {"list", list}, {"crc", crc},
+};
+
+int main(int argc, char **argv) {
+  if (argc != 3) return 2;
+  for (unsigned i = 0; i < sizeof programs / sizeof *programs; i++) {
+    if (strcmp(argv[1], programs[i].name) == 0) {
+      printf("%u\n", programs[i].run((uint32_t)atol(argv[2])));
+      return 0;
+    }
+  }
+  return 2;
+}
