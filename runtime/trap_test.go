@@ -27,6 +27,9 @@ func TestTrapsNameTheFunctionsOfTheSource(t *testing.T) {
 			if !strings.Contains(metered.Trap, c.trap) || !strings.Contains(said, c.output) {
 				t.Errorf("%+v\n%s", metered, said)
 			}
+			if c.trap == "" {
+				return // it tells by itself
+			}
 			wasm, err := os.ReadFile(c.path)
 			if err != nil {
 				t.Fatal(err)
