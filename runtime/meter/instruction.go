@@ -157,7 +157,7 @@ func (r *reader) blockType() (index uint32, typed bool) {
 	case t >= 0:
 		return uint32(t), true
 	case r.err == nil && (r.at > at+1 || r.bytes[at] != blockEmpty && !bytes.Contains(valueTypeBytes, r.bytes[at:at+1])):
-		r.fail(fmt.Errorf("a block of the type %#x is not of WebAssembly 2.0", r.bytes[at]))
+		r.fail(fmt.Errorf("a block of the type %#x: %w", r.bytes[at], errSpelling))
 	}
 	return 0, false
 }
