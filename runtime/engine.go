@@ -40,6 +40,7 @@ const keepUnused = 8
 type Engine struct {
 	log       *slog.Logger
 	cache     wazero.CompilationCache // nil for none
+	rewritten *rewrittenModules
 	metered   wazero.Runtime
 	checked   func() (wazero.Runtime, error) // for what can't be metered; made at the first call
 	turns     *turns
@@ -75,6 +76,10 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		}),
 	}
 	e.turns = newTurns(goruntime.GOMAXPROCS(0))
+	var err error
+	if e.rewritten, err = openRewritten(cfg.CacheDir, cfg.Log); err != nil {
+		return nil, err
+	}
 	rc := wazero.NewRuntimeConfig()
 	if cfg.CacheDir != "" {
 		cache, err := wazero.NewCompilationCacheWithDir(cfg.CacheDir) // it keeps wazero's versions apart
@@ -89,7 +94,6 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	e.checked = sync.OnceValues(func() (wazero.Runtime, error) {
 		return e.newRuntime(context.WithoutCancel(ctx), rc.WithCloseOnContextDone(true))
 	})
-	var err error
 	if e.metered, err = e.newRuntime(ctx, rc); err == nil {
 		err = e.offerRefill(ctx, e.metered)
 	}

@@ -128,6 +128,9 @@ func (c *codeFiles) lookLocked() (fresh int) {
 	sizes := make(map[string]int64, len(c.sizes))
 	c.bytes = 0
 	_ = filepath.WalkDir(c.dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() && strings.HasPrefix(e.Name(), rewrittenPrefix) {
+			return filepath.SkipDir
+		}
 		if err != nil || !e.Type().IsRegular() || strings.HasSuffix(path, ".tmp") {
 			return nil //nolint:nilerr // files come and go
 		}

@@ -54,7 +54,7 @@ func TestMetricsTellWhereCodeCameFrom(t *testing.T) {
 	load(second, 2)
 	expect(second, "with another module", 1, 1, 0)
 
-	found, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	found, err := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
 	if err != nil || len(found) != 2 {
 		t.Fatalf("the cache holds %v (%v)", found, err)
 	}

@@ -80,6 +80,38 @@ func (e *Engine) acquire(hash string) (m *Module, first bool) {
 func (e *Engine) compile(ctx context.Context, hash string, load func(context.Context) ([]byte, error)) (compiled wazero.CompiledModule, why, err error) {
 	e.compiling <- struct{}{}
 	defer func() { <-e.compiling }()
+	defer func() {
+		if p := recover(); p != nil { // a bug that outside bytes found in the compiler ends only them
+			e.log.ErrorContext(ctx, "the compiler panicked", "module", hash, "err", p)
+			compiled, err = nil, invalid("the module made the compiler fail (%v)", p)
+		}
+	}()
+	if compiled = e.compileKept(ctx, hash); compiled == nil {
+		if compiled, why, err = e.compileAnew(ctx, hash, load); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := e.checkCompiled(compiled, why == nil); err != nil {
+		return nil, nil, errors.Join(err, compiled.Close(ctx))
+	}
+	return compiled, why, nil
+}
+
+// compileKept compiles a module that is on disk with metering in it, or returns nil.
+func (e *Engine) compileKept(ctx context.Context, hash string) wazero.CompiledModule {
+	rewritten, ok := e.rewritten.read(hash)
+	if !ok {
+		return nil
+	}
+	compiled, err := e.metered.CompileModule(ctx, rewritten)
+	if err != nil {
+		e.log.WarnContext(ctx, "a rewritten module on disk does not compile; it is made anew", "module", hash, "err", err)
+		return nil
+	}
+	return compiled
+}
+
+func (e *Engine) compileAnew(ctx context.Context, hash string, load func(context.Context) ([]byte, error)) (compiled wazero.CompiledModule, why, err error) {
 	bytes, err := load(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("load the module: %w", err)
@@ -87,16 +119,10 @@ func (e *Engine) compile(ctx context.Context, hash string, load func(context.Con
 	if err := Check(bytes); err != nil {
 		return nil, nil, err
 	}
-	defer func() {
-		if p := recover(); p != nil { // a bug that outside bytes found in the compiler ends only them
-			e.log.ErrorContext(ctx, "the compiler panicked", "module", hash, "err", p)
-			compiled, err = nil, invalid("the module made the compiler fail (%v)", p)
-		}
-	}()
 	if bytes, err = meter.Bound(bytes, maxElements); err != nil {
 		return nil, nil, boundError(err)
 	}
-	compiled, why = e.compileMetered(ctx, bytes)
+	compiled, why = e.compileMetered(ctx, hash, bytes)
 	if errors.Is(why, meter.ErrReserved) {
 		return nil, nil, invalid("%v: give them another name", why)
 	}
@@ -106,18 +132,19 @@ func (e *Engine) compile(ctx context.Context, hash string, load func(context.Con
 		}
 		e.log.WarnContext(ctx, "a module can't be metered, so it runs slower", "module", hash, "err", why)
 	}
-	if err := e.checkCompiled(compiled, why == nil); err != nil {
-		return nil, nil, errors.Join(err, compiled.Close(ctx))
-	}
 	return compiled, why, nil
 }
 
-func (e *Engine) compileMetered(ctx context.Context, bytes []byte) (wazero.CompiledModule, error) {
+func (e *Engine) compileMetered(ctx context.Context, hash string, bytes []byte) (wazero.CompiledModule, error) {
 	metered, err := meter.Rewrite(bytes)
 	if err != nil {
 		return nil, err
 	}
-	return e.metered.CompileModule(ctx, metered)
+	compiled, err := e.metered.CompileModule(ctx, metered)
+	if err == nil {
+		e.rewritten.write(hash, metered)
+	}
+	return compiled, err
 }
 
 func (e *Engine) compileChecked(ctx context.Context, bytes []byte) (wazero.CompiledModule, error) {
