@@ -184,6 +184,7 @@ func BenchmarkCompileFromDisk(b *testing.B) {
 	}
 	dir := b.TempDir()
 	compile := func(b *testing.B, hash string) {
+		b.Helper()
 		e, err := New(b.Context(), Config{CacheDir: dir})
 		if err != nil {
 			b.Fatal(err)

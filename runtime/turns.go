@@ -23,7 +23,7 @@ const (
 	slowCall = 50 * time.Microsecond
 	// scheduleEvery is how long a guest may compute before it enters Go's scheduler. That wakes a thread up to go on with the guest, which
 	// takes some 15 µs.
-	scheduleEvery = 500 * time.Microsecond
+	scheduleEvery = time.Millisecond
 	// usualShare is the share of a guest that was given none, in thousandths of a core.
 	usualShare = 100
 )

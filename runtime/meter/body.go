@@ -11,17 +11,41 @@ type function struct {
 	params  int
 	locals  uint32 // declared ones
 	charges []charge
-	moves   []instruction // that work in proportion to a length
-	calls   []instruction // calls, references and others whose index moves
-	cost    int64         // of a leaf; what its caller is charged
+	edits   []edit // in the order of the code
+	pieces  bool   // it moves what may be much
+	cost    int64  // of a leaf; what its caller is charged
 	leaf    bool
 }
 
-// charge is a point at which the code that follows is charged.
+// charge is what is charged at one point: for all the code of a function, or of a loop, that belongs to no loop in it.
 type charge struct {
-	at    int // after the loop's head, or where the body begins
 	cost  int64
 	leafs []uint32 // what is called from there, and may be a leaf
+}
+
+// edit is a change of the code: what takes the place of an instruction.
+type edit struct {
+	instruction
+	kind        kind
+	charge      int    // its index, where that is the kind
+	replacement []byte // where that is
+}
+
+type kind byte
+
+const (
+	replaced kind = iota
+	atEntry       // a function begins, and is charged
+	atLoop        // a loop begins, and is charged
+	moved         // the index moves
+	inPieces      // it is done in pieces
+)
+
+// label is what a branch can go to: an open block, or the function itself.
+type label struct {
+	charge int  // to which its code belongs
+	loop   bool // which is two blocks after the rewriting
+	loops  int  // how many loops there are from the function to this
 }
 
 func (m *module) readCode(r *reader) error {
@@ -55,9 +79,9 @@ func (m *module) readFunction(r *reader, params int) (function, error) {
 		return f, fmt.Errorf("it has %d locals", locals)
 	}
 	f.locals, f.code = uint32(locals), r.at
-	f.charges = []charge{{at: r.at, cost: 1}}
-	// Which charge each open block belongs to; of a loop its own.
-	open := []int{0}
+	f.charges = []charge{{cost: 1}}
+	f.edits = []edit{{instruction: instruction{at: r.at, end: r.at}, kind: atEntry}}
+	open := []label{{}}
 	for len(open) > 0 {
 		i, err := r.next()
 		if err != nil {
@@ -69,41 +93,80 @@ func (m *module) readFunction(r *reader, params int) (function, error) {
 		if local(i.op) && uint64(i.index) >= uint64(params)+locals { // after the rewriting it has more
 			return f, fmt.Errorf("it has no local %d", i.index)
 		}
-		at := open[len(open)-1]
-		f.charges[at].cost += i.cost()
+		in := open[len(open)-1]
+		f.charges[in.charge].cost += i.cost()
 		switch i.op {
 		case opBlock, opIf:
-			open = append(open, at)
+			open = append(open, label{charge: in.charge, loops: in.loops})
 		case opLoop:
 			f.leaf = false
-			f.charges = append(f.charges, charge{at: i.end, cost: 1})
-			open = append(open, len(f.charges)-1)
+			f.charges = append(f.charges, charge{cost: 1})
+			last := len(f.charges) - 1
+			f.edits = append(f.edits, edit{instruction: i, kind: atLoop, charge: last})
+			open = append(open, label{charge: last, loop: true, loops: in.loops + 1})
 		case opEnd:
+			if in.loop {
+				f.edits = append(f.edits, edit{instruction: i, replacement: []byte{opEnd, opEnd}})
+			}
 			open = open[:len(open)-1]
+		case opBr, opBrIf, opBrTable:
+			there, err := branch(f.raw[i.at:i.end], open)
+			if err != nil {
+				return f, err
+			}
+			if there != nil {
+				f.edits = append(f.edits, edit{instruction: i, replacement: there})
+			}
 		case opCall:
 			f.leaf = false
-			f.charges[at].leafs = append(f.charges[at].leafs, i.index)
-			f.calls = append(f.calls, i)
+			f.charges[in.charge].leafs = append(f.charges[in.charge].leafs, i.index)
+			f.edits = append(f.edits, edit{instruction: i, kind: moved})
 		case opRefFunc:
-			f.calls = append(f.calls, i)
+			f.edits = append(f.edits, edit{instruction: i, kind: moved})
 		case opCallIndirect, opMemoryGrow:
 			f.leaf = false
 		case opMisc:
 			if moves(i) {
-				f.leaf = false
-				f.moves = append(f.moves, i)
+				f.leaf, f.pieces = false, true
+				f.edits = append(f.edits, edit{instruction: i, kind: inPieces})
 				if err := m.needPiece(i); err != nil {
 					return f, err
 				}
 			}
 			if i.sub == miscDataDrop {
-				f.calls = append(f.calls, i)
+				f.edits = append(f.edits, edit{instruction: i, kind: moved})
 			}
 		}
 	}
 	f.cost = f.charges[0].cost
 	f.leaf = f.leaf && f.cost <= leafMost
 	return f, r.whole()
+}
+
+// branch returns a branch as it is after the rewriting, which makes two blocks of each loop that it leaves; nil where it leaves none.
+func branch(raw []byte, open []label) ([]byte, error) {
+	r := &reader{bytes: raw[1:]}
+	to := []byte{raw[0]}
+	targets := uint32(1)
+	if raw[0] == opBrTable {
+		n := r.u32()
+		to = appendU32(to, n)
+		targets += n
+	}
+	leaves := false
+	for range targets {
+		depth := r.u32()
+		if uint64(depth) >= uint64(len(open)) { // after the rewriting there are more
+			return nil, fmt.Errorf("there is no label %d", depth)
+		}
+		crossed := open[len(open)-1].loops - open[len(open)-1-int(depth)].loops
+		leaves = leaves || crossed > 0
+		to = appendU32(to, depth+uint32(crossed))
+	}
+	if !leaves {
+		return nil, nil
+	}
+	return to, nil
 }
 
 // check refuses what the module does not have. What it has after the rewriting would do.
@@ -168,22 +231,22 @@ func (m *module) leafCost(index uint32) int64 {
 // write appends the function as it is after the rewriting.
 func (f *function) write(to []byte, m *module) []byte {
 	if f.leaf {
-		return f.copyCode(append(to, f.raw[:f.code]...), m, nil)
+		return f.copyCode(append(to, f.raw[:f.code]...), m)
 	}
 	// Two locals behind all others: what is left, and the length of what is moved.
 	r := &reader{bytes: f.raw}
 	groups := r.u32()
-	if len(f.moves) > 0 {
+	if f.pieces {
 		to = appendU32(to, groups+2)
 	} else {
 		to = appendU32(to, groups+1)
 	}
 	to = append(to, f.raw[r.at:f.code]...)
 	to = append(appendU32(to, 1), typeI64)
-	if len(f.moves) > 0 {
+	if f.pieces {
 		to = append(appendU32(to, 1), typeI32)
 	}
-	return f.copyCode(to, m, f.charges)
+	return f.copyCode(to, m)
 }
 
 // left and length are the function's own locals.
@@ -191,60 +254,73 @@ func (f *function) left() uint32   { return uint32(f.params) + f.locals }
 func (f *function) length() uint32 { return f.left() + 1 }
 
 // copyCode appends the body with all that is put into it.
-func (f *function) copyCode(to []byte, m *module, charges []charge) []byte {
-	at, calls, moving := f.code, f.calls, f.moves
-	if f.leaf {
-		moving = nil
-	}
-	for {
-		// The next of three kinds of changes, in the order of the code.
-		next, kind := len(f.raw), 0
-		if len(charges) > 0 && charges[0].at < next {
-			next, kind = charges[0].at, 1
-		}
-		if len(calls) > 0 && calls[0].at < next {
-			next, kind = calls[0].at, 2
-		}
-		if len(moving) > 0 && moving[0].at < next {
-			next, kind = moving[0].at, 3
-		}
-		to = append(to, f.raw[at:next]...)
-		at = next
-		switch kind {
-		case 0:
-			return to
-		case 1:
-			cost := charges[0].cost
-			for _, called := range charges[0].leafs {
-				cost += m.leafCost(called)
+func (f *function) copyCode(to []byte, m *module) []byte {
+	at := f.code
+	for _, e := range f.edits {
+		to = append(to, f.raw[at:e.at]...)
+		at = e.end
+		switch e.kind {
+		case replaced:
+			to = append(to, e.replacement...)
+		case atEntry:
+			if !f.leaf {
+				to = m.appendPay(m.appendCharge(to, f.charges[0]), f.left())
 			}
-			to = m.appendCharge(to, cost, f.left())
-			charges = charges[1:]
-		case 2:
-			to = m.appendMoved(to, calls[0])
-			at, calls = calls[0].end, calls[1:]
-		case 3:
-			to, at = f.appendMove(to, m, moving[0]), moving[0].end
-			moving = moving[1:]
+		case atLoop:
+			to = f.appendLoop(to, m, e)
+		case moved:
+			to = m.appendMoved(to, e.instruction)
+		case inPieces:
+			to = f.appendMove(to, m, e.instruction)
 		}
 	}
+	return append(to, f.raw[at:]...)
 }
 
-// appendCharge appends code that charges a constant.
-func (m *module) appendCharge(to []byte, cost int64, left uint32) []byte {
+// appendLoop appends the head of a loop, and another one around it, to which it goes for the host to be called. A call in the loop itself
+// would have all that changes in it be kept in memory, each time around, since the compiler keeps no register over a call.
+func (f *function) appendLoop(to []byte, m *module, e edit) []byte {
+	head := f.raw[e.at:e.end]
+	to = append(to, head...)
+	to = append(to, opBlock, blockEmpty)
+	to = appendU32(append(to, opLocalGet), f.left())
+	to = append(to, opI64Const, 0, opI64GeS, opBrIf, 0)
+	to = appendU32(append(to, opLocalGet), f.left())
+	to = appendU32(append(to, opCall), m.refill())
+	to = appendS64(append(to, opI64Const), m.costOf(f.charges[e.charge])) // as it is charged once more
+	to = appendU32(append(to, opI64Add, opGlobalSet), m.counter())
+	to = append(append(to, opEnd), head...)
+	to = m.appendCharge(to, f.charges[e.charge])
+	to = appendU32(append(to, opLocalTee), f.left())
+	to = appendU32(append(to, opGlobalSet), m.counter())
+	to = appendU32(append(to, opLocalGet), f.left())
+	return append(to, opI64Const, 0x3f, opI64ShrU, opI32WrapI64, opBrIf, 1) // of the sign; wazero compares in more instructions
+}
+
+func (m *module) costOf(c charge) int64 {
+	cost := c.cost
+	for _, called := range c.leafs {
+		cost += m.leafCost(called)
+	}
+	return cost
+}
+
+// appendCharge appends code that leaves on the stack what the counter has after a charge.
+func (m *module) appendCharge(to []byte, c charge) []byte {
 	to = appendU32(append(to, opGlobalGet), m.counter())
-	to = appendS64(append(to, opI64Const), cost)
-	return m.appendPay(append(to, opI64Sub), left)
+	return append(appendS64(append(to, opI64Const), m.costOf(c)), opI64Sub)
 }
 
 // appendPay appends code that makes what is on the stack the counter, and calls the host where that is used up.
 func (m *module) appendPay(to []byte, left uint32) []byte {
 	to = appendU32(append(to, opLocalTee), left)
 	to = appendU32(append(to, opGlobalSet), m.counter())
+	to = append(to, opBlock, blockEmpty)
 	to = appendU32(append(to, opLocalGet), left)
-	to = append(to, opI64Const, 0, opI64LtS, opIf, blockEmpty)
+	to = append(to, opI64Const, 0, opI64GeS, opBrIf, 0)
 	to = appendU32(append(to, opLocalGet), left)
 	to = appendU32(append(to, opCall), m.refill())
+	to = appendU32(append(to, opLocalTee), left)
 	to = appendU32(append(to, opGlobalSet), m.counter())
 	return append(to, opEnd)
 }

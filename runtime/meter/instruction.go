@@ -13,6 +13,7 @@ const (
 	opElse         = 0x05
 	opEnd          = 0x0b
 	opBr           = 0x0c
+	opBrIf         = 0x0d
 	opBrTable      = 0x0e
 	opReturn       = 0x0f
 	opCall         = 0x10
@@ -26,8 +27,11 @@ const (
 	opMemoryGrow   = 0x40
 	opI32Const     = 0x41
 	opI64Const     = 0x42
-	opI64LtS       = 0x53
+	opI64GeS       = 0x59
+	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
+	opI64ShrU      = 0x88
+	opI32WrapI64   = 0xa7
 	opRefNull      = 0xd0
 	opRefFunc      = 0xd2
 	opMisc         = 0xfc
@@ -68,7 +72,7 @@ func (r *reader) next() (i instruction, err error) {
 	switch op := i.op; {
 	case op == opBlock || op == opLoop || op == opIf:
 		i.index, i.typed = r.blockType()
-	case op == opBr || op == opBr+1, op == 0x25 || op == 0x26: // labels, tables
+	case op == opBr || op == opBrIf, op == 0x25 || op == 0x26: // labels, tables
 		r.u32()
 	case op == opBrTable:
 		for n := r.u32(); r.err == nil; n-- {

@@ -98,7 +98,6 @@ const (
 	i64GtU    = 0x56
 	i64Extend = 0xad // of an unsigned i32
 	opSelect  = 0x1b
-	opBrIf    = 0x0d
 )
 
 func (c *code) op(b ...byte)     { c.bytes = append(c.bytes, b...) }
