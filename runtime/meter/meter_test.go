@@ -91,6 +91,9 @@ func TestGuestCannotReachTheCounter(t *testing.T) {
 		"reads a local behind its own": one(opLocalGet, 1, opEnd),
 		// Of which wazero executes 24 01 behind the end of the block, where the whole could be read as one instruction and a nop.
 		"hides that in a vector's":        one(opBlock, blockEmpty, opVector, 0x80, 0x00, opEnd, opGlobalSet, 1, opEnd, opLocalGet, 0, opEnd),
+		"goes to the loop around its own": one(opLoop, blockEmpty, opBr, 2, opEnd, opLocalGet, 0, opEnd),
+		"goes there if it likes":          one(opLoop, blockEmpty, opI32Const, 0, opBrIf, 2, opEnd, opLocalGet, 0, opEnd),
+		"goes there by a table":           one(opLoop, blockEmpty, opI32Const, 0, opBrTable, 1, 0, 2, opEnd, opLocalGet, 0, opEnd),
 		"calls what moves in pieces":      one(opLocalGet, 0, opLocalGet, 0, opLocalGet, 0, opCall, 2, opLocalGet, 0, opEnd),
 		"exports the counter":             build([]byte{secType, 1, typeFunc, 0, 0}, []byte{secFunction, 1, 0}, []byte{secExport, 1, 1, 'c', 3, 0}, []byte{secCode, 1, 2, 0, opEnd}),
 		"exports the host's function":     build([]byte{secType, 1, typeFunc, 0, 0}, []byte{secFunction, 1, 0}, []byte{secExport, 1, 1, 'c', 0, 1}, []byte{secCode, 1, 2, 0, opEnd}),

@@ -50,11 +50,7 @@ type value struct {
 
 // A module that has metering in it does what it did before, and traps as it did before: for all that the specification tests.
 func TestSpecificationHoldsWithMetering(t *testing.T) {
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(strings.TrimSpace(string(out)), suites)
+	dir := suitesDir(t)
 	spectest, err := os.ReadFile(filepath.Join(dir, "testdata", "spectest.wasm"))
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +78,15 @@ func TestSpecificationHoldsWithMetering(t *testing.T) {
 			s.play(t, filepath.Dir(path), plain, metered)
 		})
 	}
+}
+
+func suitesDir(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(strings.TrimSpace(string(out)), suites)
 }
 
 // play has both do the same, and compares what comes of it.
