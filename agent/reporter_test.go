@@ -14,6 +14,7 @@ import (
 
 	pb "github.com/wasmatrix/wasmatrix/proto/wasmatrix/v1"
 	"github.com/wasmatrix/wasmatrix/rpc"
+	wasm "github.com/wasmatrix/wasmatrix/runtime"
 )
 
 // electorate is a set of voters that a test changes.
@@ -217,12 +218,16 @@ func runAgent(t *testing.T, a *Agent) {
 func newReporter(t *testing.T, voters VoterFinder) *Agent {
 	t.Helper()
 	peers := rpc.NewPeers()
+	engine, err := wasm.New(context.Background(), wasm.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if err := peers.Close(); err != nil {
-			t.Errorf("close connections: %v", err)
+		if err := errors.Join(peers.Close(), engine.Close(context.Background())); err != nil {
+			t.Errorf("close connections and engine: %v", err)
 		}
 	})
-	a, err := New(Config{NodeID: "n1", NodeName: "n1"}, nil, nil, peers, voters)
+	a, err := New(Config{NodeID: "n1", NodeName: "n1"}, engine, nil, peers, voters)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,14 +35,16 @@ func openRewritten(cacheDir string, log *slog.Logger) (*rewrittenModules, error)
 		return &rewrittenModules{log: log}, nil
 	}
 	ours := fmt.Sprintf("%s%d-%d-wazero-%s", rewrittenPrefix, meter.Version, maxElements, wazeroVersion())
-	all, err := os.ReadDir(cacheDir)
+	dir := filepath.Join(cacheDir, ours)
+	err := os.MkdirAll(dir, 0o700)
+	all, unread := os.ReadDir(cacheDir)
+	err = errors.Join(err, unread)
 	for _, e := range all {
 		if strings.HasPrefix(e.Name(), rewrittenPrefix) && e.Name() != ours {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(cacheDir, e.Name())))
 		}
 	}
-	dir := filepath.Join(cacheDir, ours)
-	if err = errors.Join(err, os.MkdirAll(dir, 0o700)); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("open the cache of rewritten modules: %w", err)
 	}
 	return &rewrittenModules{dir: dir, log: log}, nil

@@ -29,7 +29,7 @@ func newCached(t *testing.T) *cached {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &cached{dir: t.TempDir(), hash: fmt.Sprintf("sha256:%x", sha256.Sum256(module)), module: module}
+	return &cached{dir: filepath.Join(t.TempDir(), "new"), hash: fmt.Sprintf("sha256:%x", sha256.Sum256(module)), module: module}
 }
 
 var errLoaded = errors.New("the module was asked for")
