@@ -188,7 +188,7 @@ func TestLargeGuestRunsAndPanicsInWords(t *testing.T) {
 func TestDamagedModuleIsFetchedAgain(t *testing.T) {
 	peer := newModuleServer(t, actor(t))
 	h := newHost(t, "n1", nil, nil)
-	module := append(slices.Clone(peer.module), customSection([]byte("never compiled before"))...)
+	module := append(slices.Clone(peer.module), customSection([]byte("compiled by nobody before "+newID()))...)
 	peer.module = module
 	hash := h.push(module)
 	h.damage(hash)
