@@ -44,6 +44,7 @@ type topModel struct {
 	offset     int    // of the first instance shown
 	cursor     int    // the row of the one chosen
 	chosen     string // its id; empty where it is not known yet
+	looks      bool   // at that one, once it is known
 	help       bool
 	detail     *topDetail
 }
@@ -165,7 +166,12 @@ func (m *topModel) take(s topSnapshot) tea.Cmd {
 	if n := m.indexOf(m.chosen); n >= 0 {
 		m.cursor = n
 	}
-	return m.move(0)
+	moved := m.move(0)
+	if m.looks && m.chosen != "" {
+		m.looks = false
+		return tea.Batch(moved, m.lookAt(m.chosen))
+	}
+	return moved
 }
 
 func (m *topModel) takeStatus(s *api.Status) {
@@ -235,6 +241,7 @@ func (m *topModel) key(k tea.KeyPressMsg) tea.Cmd {
 		return nil
 	}
 	page := m.rows().instances
+	m.looks = false
 	switch word {
 	case "up", "k":
 		return m.move(-1)
@@ -263,6 +270,7 @@ func (m *topModel) key(k tea.KeyPressMsg) tea.Cmd {
 		m.filter = ""
 		return m.fromTheTop()
 	case "enter", "right", "l":
+		m.looks = m.chosen == ""
 		return m.lookAt(m.chosen)
 	}
 	return nil
