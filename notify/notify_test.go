@@ -125,7 +125,7 @@ func TestLeaderThatKnowsNothingTellsOnlyTheLastMinute(t *testing.T) {
 	a.log.Add(history)
 	a.rules(true)
 	eventually(t, "the last minute is told", func() bool { return slices.Equal(h.ids(), []string{"n1/boot/3", "n1/boot/4"}) })
-	eventually(t, "the other voter knows", func() bool { return b.informed(1) && b.knows(1) == 4+1 }) // which nobody tells it later
+	eventually(t, "the other voter knows", func() bool { return b.informed(1) && b.knows(1) == 4+1 }) // it is told again and again, until then
 	a.rules(false)
 	b.log.Add(history)
 	b.log.Add([]*pb.Event{event("n3", 1, 600), event("n1", 5, 0)})
