@@ -342,6 +342,13 @@ func FuzzOpen(f *testing.F) {
 // unsynced is the real disk without waiting for it.
 type unsynced struct{ osDisk }
 
-func (unsynced) Create(path string) (file, error) { return os.Create(path) }
+type unsyncedFile struct{ file }
+
+func (d unsynced) Create(path string) (file, error) {
+	f, err := d.osDisk.Create(path)
+	return unsyncedFile{f}, err
+}
 
 func (unsynced) SyncDir(string) error { return nil }
+
+func (unsyncedFile) Sync() error { return nil }

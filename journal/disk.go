@@ -24,15 +24,17 @@ type disk interface {
 	SyncDir(dir string) error
 }
 
-// file is one that is being written. Once Write has returned, it is on the disk.
-type file interface{ io.WriteCloser }
+// file is one that is being written.
+type file interface {
+	io.WriteCloser
+	Sync() error
+}
 
 // osDisk is the real one.
 type osDisk struct{}
 
 func (osDisk) Create(path string) (file, error) {
-	// One call writes and syncs: after a write the thread would have to get a processor before it can ask for the sync.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_SYNC, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err // a nil *os.File is not a nil file
 	}

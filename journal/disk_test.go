@@ -125,13 +125,10 @@ func (f *badFile) Write(p []byte) (int, error) {
 	}
 	n, werr := f.file.Write(p)
 	f.size += int64(n)
-	if err = errors.Join(err, werr); err != nil {
-		return n, err
-	}
-	return n, f.sync()
+	return n, errors.Join(err, werr)
 }
 
-func (f *badFile) sync() error {
+func (f *badFile) Sync() error {
 	if err := f.disk.ask("sync", f.path); err != nil {
 		f.failed = true
 		return err

@@ -19,7 +19,7 @@ func newMetrics() *metrics {
 	return &metrics{
 		sync: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "wasmatrix_journal_sync_seconds",
-			Help: "How long this node's disk took to write and sync its journal.",
+			Help: "How long this node's disk took to sync its journal.",
 			// From a disk with a write cache to one that nobody waits for any more.
 			Buckets: prometheus.ExponentialBucketsRange(0.0001, 10, 14),
 		}),

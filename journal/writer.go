@@ -176,7 +176,11 @@ func (w *writer) append(frames [][]byte) error {
 	if len(data) == 0 {
 		return nil
 	}
-	if err := w.write(w.file, data); err != nil {
+	_, err := w.file.Write(data)
+	if err == nil {
+		err = w.sync(w.file)
+	}
+	if err != nil {
 		w.drop()
 		return diskError("write", w.journal.path, err)
 	}
@@ -217,7 +221,10 @@ func (w *writer) create(path string, data []byte) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.write(f, data); err != nil {
+	if _, err = f.Write(data); err == nil {
+		err = w.sync(f)
+	}
+	if err != nil {
 		ignore(f.Close())
 		ignore(w.disk.Remove(path))
 		return nil, err
@@ -225,9 +232,9 @@ func (w *writer) create(path string, data []byte) (file, error) {
 	return f, nil
 }
 
-func (w *writer) write(f file, data []byte) error {
+func (w *writer) sync(f file) error {
 	began := time.Now()
-	_, err := f.Write(data)
+	err := f.Sync()
 	w.journal.metrics.sync.Observe(time.Since(began).Seconds())
 	return err
 }
