@@ -260,6 +260,28 @@ func TestTopAsksAgainWhenTheUserWantsSomethingElse(t *testing.T) {
 	}
 }
 
+func TestEnterOpensWhatIsChosenOnceThatIsKnown(t *testing.T) {
+	c := topCluster(25)
+	m := topScreen(80, 24, c)
+	m.Update(keyPress("s"))
+	m.Update(keyPress("enter")) // which instance that is, is on its way
+	if m.detail != nil {
+		t.Fatalf("it shows %s, which was chosen before", m.detail.id)
+	}
+	m.Update(c.answer(m))
+	if m.detail == nil || m.detail.id != m.chosen {
+		t.Fatalf("%q is chosen, and it shows %+v", m.chosen, m.detail)
+	}
+	press(m, c, "esc")
+	m.Update(keyPress("s"))
+	m.Update(keyPress("enter"))
+	m.Update(keyPress("down")) // by now the user wants something else
+	m.Update(c.answer(m))
+	if m.detail != nil {
+		t.Errorf("it shows %s, though another key came since", m.detail.id)
+	}
+}
+
 func TestTopStopsFollowingWhatIsNotLookedAtAnyMore(t *testing.T) {
 	c := topCluster(8)
 	m := topScreen(80, 24, c)

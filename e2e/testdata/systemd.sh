@@ -21,8 +21,8 @@ mkdir /var/lib/given
 cp "$dir"/* /var/lib/given
 mount -t tmpfs tmpfs /run
 for tree in etc usr; do
-	mkdir -p "/run/over/$tree" "/run/work/$tree"
-	mount -t overlay overlay -o "lowerdir=/$tree,upperdir=/run/over/$tree,workdir=/run/work/$tree" "/$tree"
+	mkdir -p "/run/over/$tree" "/run/scratch/$tree"
+	mount -t overlay overlay -o "lowerdir=/$tree,upperdir=/run/over/$tree,workdir=/run/scratch/$tree" "/$tree"
 done
 ip link set lo up
 

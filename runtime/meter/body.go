@@ -11,9 +11,10 @@ type function struct {
 	params  int
 	locals  uint32 // declared ones
 	charges []charge
-	edits   []edit // in the order of the code
-	pieces  bool   // it moves what may be much
-	cost    int64  // of a leaf; what its caller is charged
+	edits   []edit   // in the order of the code
+	others  [][]byte // branches as they are after the rewriting, where they differ
+	pieces  bool     // it moves what may be much
+	cost    int64    // of a leaf; what its caller is charged
 	leaf    bool
 }
 
@@ -23,22 +24,22 @@ type charge struct {
 	leafs []uint32 // what is called from there, and may be a leaf
 }
 
-// edit is a change of the code: what takes the place of an instruction.
+// edit is a change of the code: what takes the place of an instruction. A module may have millions.
 type edit struct {
 	instruction
-	kind        kind
-	charge      int    // its index, where that is the kind
-	replacement []byte // where that is
+	kind kind
+	n    uint32 // of the charge, or of others, by the kind
 }
 
 type kind byte
 
 const (
-	replaced kind = iota
-	atEntry       // a function begins, and is charged
-	atLoop        // a loop begins, and is charged
-	moved         // the index moves
-	inPieces      // it is done in pieces
+	atEntry  kind = iota // a function begins, and is charged
+	atLoop               // a loop begins, and is charged
+	endsLoop             // and the loop around it
+	branches             // it leaves loops, so it goes further
+	moved                // the index moves
+	inPieces             // it is done in pieces
 )
 
 // label is what a branch can go to: an open block, or the function itself.
@@ -102,11 +103,11 @@ func (m *module) readFunction(r *reader, params int) (function, error) {
 			f.leaf = false
 			f.charges = append(f.charges, charge{cost: 1})
 			last := len(f.charges) - 1
-			f.edits = append(f.edits, edit{instruction: i, kind: atLoop, charge: last})
+			f.edits = append(f.edits, edit{instruction: i, kind: atLoop, n: uint32(last)})
 			open = append(open, label{charge: last, loop: true, loops: in.loops + 1})
 		case opEnd:
 			if in.loop {
-				f.edits = append(f.edits, edit{instruction: i, replacement: []byte{opEnd, opEnd}})
+				f.edits = append(f.edits, edit{instruction: i, kind: endsLoop})
 			}
 			open = open[:len(open)-1]
 		case opBr, opBrIf, opBrTable:
@@ -115,7 +116,8 @@ func (m *module) readFunction(r *reader, params int) (function, error) {
 				return f, err
 			}
 			if there != nil {
-				f.edits = append(f.edits, edit{instruction: i, replacement: there})
+				f.edits = append(f.edits, edit{instruction: i, kind: branches, n: uint32(len(f.others))})
+				f.others = append(f.others, there)
 			}
 		case opCall:
 			f.leaf = false
@@ -260,8 +262,10 @@ func (f *function) copyCode(to []byte, m *module) []byte {
 		to = append(to, f.raw[at:e.at]...)
 		at = e.end
 		switch e.kind {
-		case replaced:
-			to = append(to, e.replacement...)
+		case endsLoop:
+			to = append(to, opEnd, opEnd)
+		case branches:
+			to = append(to, f.others[e.n]...)
 		case atEntry:
 			if !f.leaf {
 				to = m.appendPay(m.appendCharge(to, f.charges[0]), f.left())
@@ -287,10 +291,10 @@ func (f *function) appendLoop(to []byte, m *module, e edit) []byte {
 	to = append(to, opI64Const, 0, opI64GeS, opBrIf, 0)
 	to = appendU32(append(to, opLocalGet), f.left())
 	to = appendU32(append(to, opCall), m.refill())
-	to = appendS64(append(to, opI64Const), m.costOf(f.charges[e.charge])) // as it is charged once more
+	to = appendS64(append(to, opI64Const), m.costOf(f.charges[e.n])) // as it is charged once more
 	to = appendU32(append(to, opI64Add, opGlobalSet), m.counter())
 	to = append(append(to, opEnd), head...)
-	to = m.appendCharge(to, f.charges[e.charge])
+	to = m.appendCharge(to, f.charges[e.n])
 	to = appendU32(append(to, opLocalTee), f.left())
 	to = appendU32(append(to, opGlobalSet), m.counter())
 	to = appendU32(append(to, opLocalGet), f.left())

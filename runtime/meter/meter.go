@@ -7,7 +7,7 @@ import (
 )
 
 // Version is that of the rewriting: code that another version has compiled is not this one's.
-const Version = 5
+const Version = 6
 
 // What a rewritten module imports: a function of the type (i64) -> (i64), which is called with what is left, at most
 // nothing, and returns what the guest may use up until the next call.

@@ -214,6 +214,7 @@ func TestNamesAndCustomSectionsSurvive(t *testing.T) {
 	functions := append([]byte{2, 0}, appendSized(nil, []byte("first"))...)
 	functions = append(append(functions, 1), appendSized(nil, []byte("second"))...)
 	names = append(append(names, namesOfFunctions), appendSized(nil, functions)...)
+	names = append(names, namesOfLabels, 9, 1, 0, 1, 0, 4, 'h', 'e', 'r', 'e')
 	custom := append(appendSized(nil, []byte("mine")), 1, 2, 3)
 	debug := append(appendSized(nil, []byte(".debug_line")), 1)
 	wasm := build(
@@ -224,6 +225,9 @@ func TestNamesAndCustomSectionsSurvive(t *testing.T) {
 	out := rewritten(t, wasm)
 	if !bytes.Contains(out, custom) || bytes.Contains(out, debug) {
 		t.Errorf("mine is there: %v; what says where things are in the code: %v", bytes.Contains(out, custom), bytes.Contains(out, debug))
+	}
+	if bytes.Contains(out, []byte("here")) {
+		t.Error("a label is called what another was")
 	}
 	m, err := (&budget{quantum: 100, left: 1000}).instantiate(t, out)
 	if err != nil {

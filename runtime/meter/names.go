@@ -35,9 +35,11 @@ func (m *module) custom(body []byte) (out []byte, keep bool) {
 		}
 		moved, ok := part.bytes, true
 		switch id {
+		case namesOfLabels: // there are more, in between
+			continue
 		case namesOfFunctions:
 			moved, ok = m.namesByFunction(part, (*reader).skipName)
-		case namesOfLocals, namesOfLabels:
+		case namesOfLocals:
 			moved, ok = m.namesByFunction(part, (*reader).skipNames)
 		}
 		if !ok {
