@@ -19,7 +19,6 @@ static int work(void) {
   if (wm_subscribe("messaging", "jobs.reverse", &jobs) < 0) return failed();
   printf("ready\n");
   for (;;) {
-    fflush(stdout);
     wm_message job = {.data = text, .size = sizeof text};
     int32_t status = wm_receive(jobs, WM_FOREVER, &job);
     if (status == WM_TIMEOUT) continue;
@@ -47,6 +46,7 @@ static int send(int n, char **jobs) {
 }
 
 int main(int argc, char **argv) {
+  setvbuf(stdout, NULL, _IOLBF, 0); // so that a line is in the log before what it tells of has an answer
   if (argc == 2 && strcmp(argv[1], "work") == 0) return work();
   if (argc > 2 && strcmp(argv[1], "send") == 0) return send(argc - 2, argv + 2);
   fprintf(stderr, "usage: workers work | workers send TEXT...\n");
