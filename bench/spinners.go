@@ -41,7 +41,7 @@ func spinningGuests(b *bench) {
 func collectionBeside(b *bench) {
 	ctx, stop := context.WithCancel(context.Background())
 	cores := goruntime.GOMAXPROCS(0)
-	e, err := runtime.New(ctx, runtime.Config{SpareProcessors: 16})
+	e, err := runtime.New(ctx, runtime.Config{RaiseProcessors: true})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -117,10 +117,6 @@ func agentFlags() []cli.Flag {
 	}
 }
 
-// spareProcessors is how many guests may run without end before they queue with the control plane for
-// Go's processors (docs/decisions/005-spare-processors.md).
-const spareProcessors = 16
-
 // lossGrace is how long a lost node is waited for: a quick restart is cheaper than a move, unless speed is what was
 // asked for.
 func lossGrace(s *settings) time.Duration {
@@ -156,9 +152,7 @@ func agentConfig(s *settings, build Build) (node.Config, error) {
 	}
 	cfg.MaxCPU = s.Int("max-cpu")
 	cfg.MaxInstances, cfg.NodeLossGrace, cfg.DrainTimeout = s.Int("max-instances"), lossGrace(s), s.Duration("drain-timeout")
-	if os.Getenv("GOMAXPROCS") == "" { // else the operator has decided
-		cfg.SpareProcessors = spareProcessors
-	}
+	cfg.RaiseProcessors = os.Getenv("GOMAXPROCS") == "" // else the operator has decided
 	cfg.Etcd.Endpoints = splitCommas(s.StringSlice("etcd-endpoints"))
 	cfg.Etcd.User, cfg.Etcd.PasswordFile = s.String("etcd-user"), s.String("etcd-password-file")
 	cfg.Etcd.CAFile, cfg.Etcd.CertFile, cfg.Etcd.KeyFile = s.String("etcd-ca-file"), s.String("etcd-cert-file"), s.String("etcd-key-file")

@@ -152,7 +152,7 @@ func (d *devCluster) add(ctx context.Context) error {
 	if number > 1 {
 		cfg.Join = []string{d.nodes[0].info.Gossip}
 	} else if os.Getenv("GOMAXPROCS") == "" { // they are the process's, and so one node asks for them
-		cfg.SpareProcessors = spareProcessors
+		cfg.RaiseProcessors = true
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	n := &devNode{cancel: cancel, ended: make(chan struct{})}

@@ -51,8 +51,8 @@ type Config struct {
 	// Brings what is changed of it while the node runs; nil: nothing is.
 	Changes <-chan Tunable
 
-	// How many processors Go gets beyond the cores once guests run; 0 for none.
-	SpareProcessors int
+	// Whether Go gets processors beyond the cores once guests run.
+	RaiseProcessors bool
 	// Where a copy of who is here and which providers there are is kept while this node leads; without endpoints nowhere.
 	Etcd mirror.Etcd
 	// Who is told by HTTP what happens while this node leads.

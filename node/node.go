@@ -128,7 +128,7 @@ func build(ctx context.Context, cfg Config) (n *node, err error) {
 		return n, err
 	}
 	n.engine, err = runtime.New(ctx, runtime.Config{
-		CacheDir: filepath.Join(cfg.DataDir, compiledDir), SpareProcessors: cfg.SpareProcessors, Log: log, Registerer: n.metrics,
+		CacheDir: filepath.Join(cfg.DataDir, compiledDir), RaiseProcessors: cfg.RaiseProcessors, Log: log, Registerer: n.metrics,
 	})
 	if err != nil {
 		return n, err

@@ -23,10 +23,9 @@ type Config struct {
 	// How many modules are compiled at once. Default: one less than there are cores, and at least
 	// one, so that compiling never takes the whole machine.
 	MaxCompiles int
-	// By how much GOMAXPROCS is raised before the first guest runs, so that the operating system, which
-	// shares cores more finely than Go shares its processors, lets others run beside guests that never
-	// rest. Default 0.
-	SpareProcessors int
+	// Whether GOMAXPROCS is raised before the first guest runs, so that a processor of Go's is left for all else however many
+	// guests never rest, and raised by more before the first that can't be metered. Default: it stays as it is.
+	RaiseProcessors bool
 	Log             *slog.Logger
 	// Registerer takes the metrics; nil for nobody.
 	Registerer prometheus.Registerer
@@ -38,18 +37,18 @@ const keepUnused = 8
 
 // Engine compiles and runs modules. Its methods are safe for concurrent use.
 type Engine struct {
-	log       *slog.Logger
-	cache     wazero.CompilationCache // nil for none
-	rewritten *rewrittenModules
-	metered   wazero.Runtime
-	checked   func() (wazero.Runtime, error) // for what can't be metered; made at the first call
-	turns     *turns
-	tally     *tally
-	offered   map[string]map[string]api.FunctionDefinition // module → function that a guest may import
-	compiling chan struct{}                                // a place in it is the right to compile
-	work      sync.WaitGroup                               // compilations under way
-	makeRoom  func()                                       // raises GOMAXPROCS, at its first call
-	metrics   metrics
+	log        *slog.Logger
+	cache      wazero.CompilationCache // nil for none
+	rewritten  *rewrittenModules
+	metered    wazero.Runtime
+	checked    func() (wazero.Runtime, error) // for what can't be metered; made at the first call
+	turns      *turns
+	tally      *tally
+	offered    map[string]map[string]api.FunctionDefinition // module → function that a guest may import
+	compiling  chan struct{}                                // a place in it is the right to compile
+	work       sync.WaitGroup                               // compilations under way
+	processors processors
+	metrics    metrics
 
 	mu      sync.Mutex // guards all below
 	modules map[string]*Module
@@ -65,15 +64,11 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		log:       cfg.Log,
-		compiling: make(chan struct{}, cfg.MaxCompiles),
-		modules:   map[string]*Module{},
-		tally:     newTally(),
-		makeRoom: sync.OnceFunc(func() {
-			if cfg.SpareProcessors > 0 {
-				goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(0) + cfg.SpareProcessors)
-			}
-		}),
+		log:        cfg.Log,
+		compiling:  make(chan struct{}, cfg.MaxCompiles),
+		modules:    map[string]*Module{},
+		tally:      newTally(),
+		processors: processors{fixed: !cfg.RaiseProcessors},
 	}
 	e.turns = newTurns(goruntime.GOMAXPROCS(0))
 	var err error

@@ -83,7 +83,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 	if !m.metered && (s.Cap || s.Fuel > 0) {
 		return nil, invalid("the module can't be metered (%v), so neither --cpu-hard nor --fuel can be kept: run it without them", m.why)
 	}
-	e.makeRoom()
+	e.processors.spare(spareProcessors)
 	work := e.newWork(m, s)
 	memory := &allocator{limit: s.MemoryLimit}
 	i := &Instance{name: s.Name, metered: m.metered, host: &host{session: s.Session, work: work, ctx: ctx}, memory: memory, tally: e.tally}
@@ -95,6 +95,7 @@ func (e *Engine) Instantiate(ctx context.Context, m *Module, s Spec) (_ *Instanc
 	}()
 	r := e.metered
 	if !m.metered {
+		e.processors.spare(spareUnmetered)
 		if r, err = e.checked(); err != nil {
 			return nil, err
 		}

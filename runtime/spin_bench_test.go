@@ -15,9 +15,10 @@ import (
 // BenchmarkBesideSpinningGuests measures what sixteen guests that never rest leave to the others: how long a collection of all garbage
 // takes beside them, how late a sleep ends, how long a stop takes, and how evenly they share the cores.
 //
-// With as many of Go's processors as there are cores, and with more, as agents have them (decision 005).
+// With as many of Go's processors as there are cores; with more, as agents have them; and with those that they have beside guests that
+// can't be metered (decision 005).
 func BenchmarkBesideSpinningGuests(b *testing.B) {
-	for _, spare := range []int{0, 16} {
+	for _, spare := range []int{0, spareProcessors, spareUnmetered} {
 		b.Run(fmt.Sprintf("spare=%d", spare), func(b *testing.B) { besideSpinningGuests(b, spare) })
 	}
 }
