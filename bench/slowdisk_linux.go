@@ -67,7 +67,11 @@ func serveSlowDisk(at string, in io.Reader, out io.Writer) error {
 	root.RootNode = disk
 	known := time.Hour // the kernel knows what is on it, as nobody else changes that
 	server, err := fs.Mount(mounted, disk, &fs.Options{
-		EntryTimeout: &known, AttrTimeout: &known, MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "slow"},
+		EntryTimeout: &known, AttrTimeout: &known,
+		MountOptions: fuse.MountOptions{
+			DirectMountStrict: true, FsName: "slow",
+			DisableXAttrs: true, // or the kernel asks this process for one at each write, which it knows by itself of a disk
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("a slow disk is a file system of this program, which takes root to mount: %w", err)
