@@ -182,6 +182,10 @@ func boundError(err error) error {
 		return invalid("the tables of the module start with %s elements, more than the %s that an instance may have: split the module, or have it call fewer functions through pointers",
 			humanize.Comma(int64(many.Elements)), humanize.Comma(int64(many.Most)))
 	}
+	var large *meter.TooLargeError
+	if errors.As(err, &large) {
+		return invalid("%v: build the module so that it is split, with less inlining, or optimized", large)
+	}
 	return invalid("the module is damaged, or uses what wasmatrix does not know (%v): want %s", err, wanted)
 }
 

@@ -235,6 +235,7 @@ func TestModulesThatCannotRunAreRefusedInOneSentence(t *testing.T) {
 		m.Release()
 	}
 	imported := section(2, append([]byte{1, 3}, "env\x04grow\x00\x00"...)...)
+	loops := slices.Concat([]byte{0}, bytes.Repeat([]byte{0x03, 0x40, 0x0b}, 25_000), []byte{0x0b})
 	for name, c := range map[string]struct {
 		module []byte
 		want   string
@@ -249,6 +250,7 @@ func TestModulesThatCannotRunAreRefusedInOneSentence(t *testing.T) {
 		"no _start":   {tiny(oneFunction, emptyCode), "no _start"},
 		"damaged":     {tiny(oneFunction, exportStart, section(10, 1, 2, 0, 0xff)), "damaged"},
 		"much memory": {tiny(oneFunction, section(5, append([]byte{1, 0}, leb(65537)...)...), exportStart, emptyCode), "damaged"},
+		"branches":    {tiny(oneFunction, exportStart, section(10, slices.Concat([]byte{1}, leb(uint32(len(loops))), loops)...)), "function 0 of those that it defines has 75000 branches"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := compileBytes(e, c.module)

@@ -25,7 +25,7 @@ func (e *TooManyElementsError) Error() string {
 // Bound returns the module as it may be compiled and run at all, metered or not. An error says what is malformed.
 //
 // Whoever compiles a module takes its word for how many things follow, and makes room for them; a few bytes may speak of four thousand million.
-// So nothing may be announced that does not come.
+// So nothing may be announced that does not come. Nor may a function be such that to compile it takes far longer, or far more memory, than its size says.
 //
 // Its tables never have more than so many elements, together: beyond that table.grow answers -1, as the specification has it. What they
 // could grow by is shared equally among those that can grow. Elements are memory of the host's, eight bytes each, that no limit of linear
@@ -83,6 +83,7 @@ func walk(id byte, r *reader, elements uint32) error {
 	case secElement:
 		return boundSegments(r, elements)
 	}
+	var e effort
 	for range r.count() {
 		switch id {
 		case secType:
@@ -108,7 +109,7 @@ func walk(id byte, r *reader, elements uint32) error {
 			r.byte()
 			r.u32()
 		case secCode:
-			r.code()
+			r.code(&e)
 		case secData:
 			r.data()
 		}
@@ -146,8 +147,8 @@ func (r *reader) imported() {
 	}
 }
 
-// code passes a function, with a look at its locals.
-func (r *reader) code() {
+// code passes a function, with a look at its locals and at what its compilation takes.
+func (r *reader) code(e *effort) {
 	body := r.sized()
 	var locals uint64
 	for range body.count() {
@@ -159,6 +160,10 @@ func (r *reader) code() {
 		r.fail(body.err)
 	case locals > maxLocals:
 		r.fail(fmt.Errorf("a function has %d locals, and %d are allowed", locals, maxLocals))
+	default:
+		if err := e.add(body); err != nil {
+			r.fail(err)
+		}
 	}
 }
 
