@@ -150,6 +150,7 @@ func (c *Conn) connected(nc *nats.Conn) {
 	if c.up.Err() == nil || c.closed {
 		return
 	}
+	c.nats = nc // which opened may not have been told yet
 	c.up, c.down = context.WithCancelCause(context.Background())
 	c.cfg.Log.Info("messaging connected", "addr", nc.ConnectedAddr())
 }

@@ -80,6 +80,28 @@ func TestClientFromOutsideTalksToGuests(t *testing.T) {
 	})
 }
 
+// NATS says that it is connected from a goroutine of its own, perhaps before it has returned the connection.
+func TestConnectionIsUsedAsSoonAsItIsSaidToBeThere(t *testing.T) {
+	s := start(t, Config{ServerName: "a"})
+	c, err := Open(t.Context(), ConnConfig{Server: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	nc := c.nats
+	c.nats = nil // as before it is returned
+	c.mu.Unlock()
+	c.disconnected(nil)
+	c.connected(nc)
+	if err := c.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestBackendGoesAwayAndReturns(t *testing.T) {
 	backend := backendServer(t, server.RANDOM_PORT)
 	addr := backend.Addr().String()
