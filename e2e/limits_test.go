@@ -32,7 +32,8 @@ func TestGuestsComputeNoMoreThanTheyWereGiven(t *testing.T) {
 	if slow.LastError != "it ran longer than 100ms (--run-timeout); given up after 1 restarts in a row" || slow.Restarts != 1 {
 		t.Errorf("after %d restarts it says %q", slow.Restarts, slow.LastError)
 	}
-	if took := slow.FinishedAt.Sub(*slow.StartedAt); took < 100*time.Millisecond {
+	// Its time goes by from its instantiation on, which runs code of its own; it is said to be started after that.
+	if took := slow.FinishedAt.Sub(*slow.StartedAt); took < 90*time.Millisecond {
 		t.Errorf("its last run took only %s", took)
 	}
 
