@@ -22,9 +22,13 @@ func defining(locals uint32, bodies ...[]byte) []byte {
 // 20 KB with a thousand locals 1.6 GB.
 func TestFunctionsThatCanNotBeCompiledAreRefused(t *testing.T) {
 	rep := func(n int, unit ...byte) []byte { return bytes.Repeat(unit, n) }
-	reads := func(n uint32) (all []byte) {
+	each := func(n uint32, write ...byte) (all []byte) { // reads so many locals, perhaps right after writing them
 		for local := range n {
-			all = append(append(append(all, opLocalGet), appendU32(nil, local)...), 0x1a)
+			index := appendU32(nil, local)
+			if len(write) > 0 {
+				all = slices.Concat(all, write, index)
+			}
+			all = append(slices.Concat(all, []byte{opLocalGet}, index), 0x1a)
 		}
 		return all
 	}
@@ -32,18 +36,19 @@ func TestFunctionsThatCanNotBeCompiledAreRefused(t *testing.T) {
 		wasm []byte
 		at   int // -1: it is compiled
 	}{
-		"few loops":                 {defining(1, rep(10_000, opLoop, blockEmpty, opEnd)), -1},
-		"loops":                     {defining(1, rep(25_000, opLoop, blockEmpty, opEnd)), 0},
-		"branches":                  {defining(1, rep(70_000, opLocalGet, 0, opBrIf, 0)), 0},
-		"a table of branches":       {defining(1, slices.Concat([]byte{opLocalGet, 0, opBrTable}, appendU32(nil, 100_000), rep(100_001, 0))), 0},
-		"loops in many functions":   {defining(1, slices.Repeat([][]byte{rep(10_000, opLoop, blockEmpty, opEnd)}, 5)...), 4},
-		"locals and loops":          {defining(1000, append(rep(2000, opLoop, blockEmpty, opEnd), reads(1000)...)), 0},
-		"locals and few loops":      {defining(1000, append(rep(1000, opLoop, blockEmpty, opEnd), reads(1000)...)), -1},
-		"locals where they are set": {defining(1, append(rep(10_000, opLoop, blockEmpty, opEnd), rep(1000, opI32Const, 1, opLocalSet, 0, opLocalGet, 0, 0x1a)...)), -1},
-		"a long one":                {defining(1, rep(maxBody/2, opCall, 0)), 0},
-		"long ones":                 {defining(1, slices.Repeat([][]byte{rep(maxBody/4, opCall, 0)}, 3)...), -1},
-		"no such local":             {defining(1, append([]byte{opLocalGet}, appendU32(nil, 1<<32-1)...)), -1}, // which is said by whoever compiles it
-		"what is not known":         {defining(1, rep(100_000, 0xff)), 0},
+		"few loops":                    {defining(1, rep(10_000, opLoop, blockEmpty, opEnd)), -1},
+		"loops":                        {defining(1, rep(25_000, opLoop, blockEmpty, opEnd)), 0},
+		"branches":                     {defining(1, rep(70_000, opLocalGet, 0, opBrIf, 0)), 0},
+		"a table of branches":          {defining(1, slices.Concat([]byte{opLocalGet, 0, opBrTable}, appendU32(nil, 100_000), rep(100_001, 0))), 0},
+		"loops in many functions":      {defining(1, slices.Repeat([][]byte{rep(10_000, opLoop, blockEmpty, opEnd)}, 5)...), 4},
+		"locals and loops":             {defining(1000, append(rep(2000, opLoop, blockEmpty, opEnd), each(1000)...)), 0},
+		"locals and few loops":         {defining(1000, append(rep(1000, opLoop, blockEmpty, opEnd), each(1000)...)), -1},
+		"locals where they are set":    {defining(1000, append(rep(2000, opLoop, blockEmpty, opEnd), each(1000, opI32Const, 1, opLocalSet)...)), -1},
+		"one local that is read often": {defining(1, append(rep(2000, opLoop, blockEmpty, opEnd), rep(1000, opLocalGet, 0, 0x1a)...)), -1},
+		"a long one":                   {defining(1, rep(maxBody/2, opCall, 0)), 0},
+		"long ones":                    {defining(1, slices.Repeat([][]byte{rep(maxBody/4, opCall, 0)}, 3)...), -1},
+		"no such local":                {defining(1, append([]byte{opLocalGet}, appendU32(nil, 1<<32-1)...)), -1}, // which is said by whoever compiles it
+		"what is not known":            {defining(1, rep(100_000, 0xff)), 0},
 	} {
 		_, err := Bound(c.wasm, 100)
 		var large *TooLargeError
